@@ -1,0 +1,79 @@
+# One word a job, the same on a desk and in CI. The first call of any of them makes .venv and installs the package into
+# it; later calls start at once. Another Python: make demo PYTHON=python3.12
+
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := internimage/ops/native
+KERNEL := $(NATIVE)/_kernels.so
+INSTALL_SOURCES := pyproject.toml setup.py internimage/_version.py $(wildcard $(NATIVE)/*.cpp $(NATIVE)/*.h)
+WORKERS ?= 2
+
+# The first Python that is new enough and can make virtual environments.
+FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python3.10 python
+PYTHON ?= $(firstword $(foreach python,$(CANDIDATES),$(shell $(python) -c '$(FITS)' 2>/dev/null && echo $(python))))
+
+.PHONY: help demo test test-slow check bench sanitize wheel clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+
+demo: $(VENV)/.installed  ## classify real pictures with the embedded model; results in demo_output/
+	@$(MENTION_MISSING_KERNEL)
+	@$(BIN)/python -m internimage.demo
+
+test: $(VENV)/.installed-dev  ## the tests, some minutes
+	@$(MENTION_MISSING_KERNEL)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+
+test-slow: $(VENV)/.installed-dev  ## the slow tests, and the kernels under the sanitizers
+	@$(MENTION_MISSING_KERNEL)
+	$(BIN)/python -m pytest -m slow
+	@$(MAKE) --no-print-directory sanitize
+
+check: $(VENV)/.installed-dev  ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev  ## how long, how much memory, against what
+	@$(MENTION_MISSING_KERNEL)
+	@$(BIN)/python -m internimage.bench
+
+SANITIZE := -std=c++17 -O1 -g -pthread -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+sanitize: build/sanitize/driver  ## run the C++ kernels under AddressSanitizer and UBSan
+	build/sanitize/driver
+
+build/sanitize/driver: tests/native/driver.cpp $(wildcard $(NATIVE)/*.cpp $(NATIVE)/*.h)
+	@mkdir -p $(@D)
+	$(CXX) $(SANITIZE) -I$(NATIVE) $< -o $@
+
+wheel: $(VENV)/.created  ## build dist/internimage_torch-*-py3-none-*.whl
+	@rm -rf build/lib build/bdist.*
+	$(BIN)/python -m pip wheel . --no-deps --wheel-dir dist
+
+clean:  ## remove what was built; what .venv downloaded stays
+	rm -rf build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f $(KERNEL) $(VENV)/.installed $(VENV)/.installed-dev
+
+define MENTION_MISSING_KERNEL
+test -e $(KERNEL) || echo "The native CPU kernel is not built (no C++ compiler?): everything works, but slower. \
+With a compiler in place: make clean, then again."
+endef
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.10 that can make virtual environments was found (on Debian and" \
+		"Ubuntu: apt install python3-venv); name one: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(INSTALL_SOURCES) | $(VENV)/.created
+	@echo "Installing into $(VENV); the first time this downloads PyTorch, which takes some minutes"
+	@$(BIN)/python -m pip install --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(INSTALL_SOURCES) | $(VENV)/.created
+	@echo "Installing into $(VENV) with the development tools; the first time this downloads PyTorch, some minutes"
+	@$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,5 @@
+"""Feature pyramid in, answer out."""
+
+from .classification import ClipProjectorHead, ConvHead
+
+__all__ = ["ClipProjectorHead", "ConvHead"]

@@ -1,0 +1,144 @@
+"""DCNv3 as a layer: the projections around the operator and their initial values.
+
+Source: Wang et al. 2023, arXiv 2211.05778, section 3.1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.dcnv3 import dcnv3_from_logits
+from ..ops.geometry import Geometry, IntPair, as_pair
+from .activation import make_activation
+from .convolution import ChannelsLastConv2d
+from .norm import make_norm
+
+
+class DCNv3(nn.Module):
+    """Deformable convolution v3 on (N, H, W, C) maps.
+
+    A depthwise branch looks at the input and predicts, for every output pixel and group, where to sample and how
+    much each sample counts; the samples are taken from a projection of the input.
+
+    Args:
+        channels: C, a multiple of ``groups``.
+        kernel_size, stride, padding, dilation: an int or a pair (height, width).
+        dw_kernel_size: kernel of the depthwise branch; ``None`` is ``kernel_size``.
+        groups: sets of channels that share their sampling positions.
+        offset_scale: multiplies taps and learned offsets.
+        act_layer, norm_layer: of the depthwise branch: "GELU", "ReLU" or "SiLU"; "LN" or "BN".
+        center_feature_scale: blend each group with the projected input at the same pixel.
+        remove_center: leave out the middle tap.
+        backend: passed on to :func:`internimage.ops.dcnv3`.
+
+    Raises:
+        ValueError: the arguments do not fit each other; at the first call, when the depthwise branch and the operator
+            give maps of different sizes.
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        kernel_size: IntPair = 3,
+        *,
+        dw_kernel_size: IntPair | None = None,
+        stride: IntPair = 1,
+        padding: IntPair = 1,
+        dilation: IntPair = 1,
+        groups: int = 4,
+        offset_scale: float = 1.0,
+        act_layer: str = "GELU",
+        norm_layer: str = "LN",
+        center_feature_scale: bool = False,
+        remove_center: bool = False,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        if channels < 1 or channels % groups:
+            raise ValueError(f"channels={channels} is not a positive multiple of groups={groups}")
+        self.geometry = Geometry.of(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
+        dw_kernel = as_pair("dw_kernel_size", kernel_size if dw_kernel_size is None else dw_kernel_size, 1)
+        _check_sizes(self.geometry, dw_kernel, center_feature_scale)
+        self.channels, self.center_feature_scale, self.backend = channels, center_feature_scale, backend
+        dw_padding = ((dw_kernel[0] - 1) // 2, (dw_kernel[1] - 1) // 2)
+        self.dw_conv = ChannelsLastConv2d(
+            channels, channels, dw_kernel, self.geometry.stride, dw_padding, groups=channels
+        )
+        self.dw_norm = make_norm(norm_layer, channels)
+        self.dw_act = make_activation(act_layer)
+        self.offset = nn.Linear(channels, groups * self.geometry.taps * 2)
+        self.mask = nn.Linear(channels, groups * self.geometry.taps)
+        self.input_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        if center_feature_scale:
+            self.center_feature_scale_proj = nn.Linear(channels, groups)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The released initial values: no offsets, an even mask, Xavier-uniform projections."""
+        for linear in (self.offset, self.mask, *([self.center_feature_scale_proj] if self.center_feature_scale else [])):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        for linear in (self.input_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def sampling(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the depthwise branch (N, H_out, W_out, C), offsets (..., G*P*2) and mask logits (..., G*P)."""
+        features = self.dw_act(self.dw_norm(self.dw_conv(x)))
+        # one matrix product for both; they stay two parameters, since training recipes treat them differently
+        weight = torch.cat((self.offset.weight, self.mask.weight))
+        bias = torch.cat((self.offset.bias, self.mask.bias))
+        sizes = (self.offset.out_features, self.mask.out_features)
+        offset, logits = F.linear(features, weight, bias).split(sizes, dim=-1)
+        return features, offset, logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) to (N, H_out, W_out, C)."""
+        if x.dim() != 4 or x.shape[-1] != self.channels:
+            raise ValueError(f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels})")
+        values = self.input_proj(x)
+        features, offset, logits = self.sampling(x)
+        self._check_output_size(x, offset)
+        output = dcnv3_from_logits(values, offset, logits, self.geometry, self.backend)
+        if self.center_feature_scale:
+            scale = self.center_feature_scale_proj(features).sigmoid().to(output.dtype)
+            grouped = (*output.shape[:3], self.geometry.groups, -1)
+            blend = torch.lerp(output.reshape(grouped), values.to(output.dtype).reshape(grouped), scale.unsqueeze(-1))
+            output = blend.reshape(output.shape)
+        return self.output_proj(output)
+
+    def _check_output_size(self, x: Tensor, offset: Tensor) -> None:
+        expected = self.geometry.output_size(x.shape[1], x.shape[2])
+        if tuple(offset.shape[1:3]) != expected:
+            raise ValueError(
+                f"an input of {x.shape[1]}x{x.shape[2]} gives offsets of {tuple(offset.shape[1:3])} but an output of "
+                f"{expected}; choose padding so that the operator and the depthwise kernel agree"
+            )
+
+    def extra_repr(self) -> str:
+        g = self.geometry
+        return (
+            f"channels={self.channels}, kernel_size={g.kernel_size}, stride={g.stride}, padding={g.padding}, "
+            f"dilation={g.dilation}, groups={g.groups}, offset_scale={g.offset_scale}, remove_center={g.remove_center}"
+        )
+
+
+def _check_sizes(geometry: Geometry, dw_kernel: tuple[int, int], center_feature_scale: bool) -> None:
+    """Refuse what cannot work for any input: offsets and output of different sizes, or a blend of different maps."""
+    for axis, name in enumerate(("height", "width")):
+        growth = 2 * geometry.padding[axis] - geometry.dilation[axis] * (geometry.kernel_size[axis] - 1)
+        dw_growth = 2 * ((dw_kernel[axis] - 1) // 2) - (dw_kernel[axis] - 1)
+        if abs(growth - dw_growth) >= geometry.stride[axis]:
+            raise ValueError(
+                f"with kernel_size={geometry.kernel_size}, padding={geometry.padding}, dilation={geometry.dilation} the "
+                f"{name} changes by {growth} before the stride, in the depthwise branch (kernel {dw_kernel}) by "
+                f"{dw_growth}: their sizes never fit; the usual padding is dilation * (kernel_size - 1) // 2"
+            )
+        if center_feature_scale and (geometry.stride[axis] != 1 or growth != 0):
+            raise ValueError(
+                f"center_feature_scale blends the output with the input, so both must be of one size; stride="
+                f"{geometry.stride}, padding={geometry.padding} change the {name}"
+            )

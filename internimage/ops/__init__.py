@@ -1,0 +1,7 @@
+"""Deformable operators: they know tensors, and know nothing of models."""
+
+from .backends import available_backends
+from .dcnv3 import dcnv3
+from .dispatch import BackendError
+
+__all__ = ["BackendError", "available_backends", "dcnv3"]

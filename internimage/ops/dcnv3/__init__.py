@@ -1,0 +1,115 @@
+"""Deformable convolution v3: checks the arguments, picks a backend, calls it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..dispatch import Call, choose
+from ..geometry import Geometry, IntPair
+from . import op, reference
+
+
+def dcnv3(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    kernel_size: IntPair = 3,
+    *,
+    stride: IntPair = 1,
+    padding: IntPair = 1,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """Deformable convolution v3: a weighted sum of bilinear samples around each output pixel.
+
+    With ``P`` taps, ``P = kernel_height * kernel_width`` (one fewer with ``remove_center``):
+
+    Args:
+        input: (N, H, W, C), float32, float64, float16 or bfloat16; C is a multiple of ``groups``.
+        offset: (N, H_out, W_out, groups*P*2), x before y, in input pixels; scaled, like the taps, by ``offset_scale``.
+            Taps run x-major: (-1,-1), (-1,0), (-1,1), (0,-1), ... as (x, y).
+        mask: (N, H_out, W_out, groups*P), used as given; the ``DCNv3`` module applies a softmax over P.
+        kernel_size, stride, padding, dilation: an int or a pair (height, width).
+        offset_scale: multiplies the taps and the learned offsets around the middle of the kernel.
+        remove_center: leave out the middle tap; the kernel must be odd on both axes.
+        backend: ``None`` picks the fastest that accepts these inputs; see ``available_backends()``.
+
+    Returns:
+        (N, H_out, W_out, C) in the dtype of ``input``. Samples outside the image, and samples at NaN or infinite
+        positions, count as zero. Coordinates and sums are float32 for the half types.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; the message names the argument and both values.
+        BackendError: the requested backend refuses these inputs; the message lists why.
+
+    Source: Wang et al. 2023, arXiv 2211.05778, equation 2.
+    """
+    geometry = Geometry.of(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
+    return _dcnv3(input, offset, mask, geometry, softmax=False, backend=backend)
+
+
+def dcnv3_from_logits(
+    input: Tensor, offset: Tensor, logits: Tensor, geometry: Geometry, backend: str | None = None
+) -> Tensor:
+    """:func:`dcnv3` with the softmax over the taps of each group inside: what the ``DCNv3`` module runs."""
+    return _dcnv3(input, offset, logits, geometry, softmax=True, backend=backend)
+
+
+def _dcnv3(input, offset, mask, geometry, softmax, backend):
+    input, offset, mask = _autocast(input, offset, mask)
+    _check(input, offset, mask, geometry)
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return reference.export_form(input, offset, mask, geometry, softmax)
+    needs_grad = torch.is_grad_enabled() and (input.requires_grad or offset.requires_grad or mask.requires_grad)
+    call = Call("dcnv3", input.shape, input.dtype, input.device.type, geometry.groups, needs_grad)
+    return op.run(input, offset, mask, geometry, softmax, choose(op.BACKENDS, call, backend))
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The inputs in the dtype of the active autocast region; float64 is left alone, as torch does."""
+    device_type = tensors[0].device.type
+    if not torch.is_autocast_enabled(device_type) or any(tensor.dtype == torch.float64 for tensor in tensors):
+        return tensors
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def _check(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry) -> None:
+    for name, tensor in (("input", input), ("offset", offset), ("mask", mask)):
+        if tensor.dim() != 4:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected four axes: (N, height, width, channels)")
+        if tensor.dtype not in _DTYPES:
+            raise ValueError(f"{name} is {tensor.dtype}, expected float32, float64, float16 or bfloat16")
+        if tensor.dtype != input.dtype or tensor.device != input.device:
+            raise ValueError(
+                f"{name} is {tensor.dtype} on {tensor.device}, expected {input.dtype} on {input.device} like input"
+            )
+    n, h, w, c = input.shape
+    if c % geometry.groups:
+        raise ValueError(f"input has {c} channels, which groups={geometry.groups} does not divide")
+    if h < 1 or w < 1:
+        raise ValueError(f"input has shape {tuple(input.shape)}, expected a height and width of at least 1")
+    h_out, w_out = geometry.output_size(h, w)
+    if h_out < 1 or w_out < 1:
+        raise ValueError(
+            f"input of {h}x{w} is too small for kernel_size={geometry.kernel_size}, dilation={geometry.dilation}, "
+            f"padding={geometry.padding}: the output would be {h_out}x{w_out}"
+        )
+    for name, tensor, per_tap in (("offset", offset, 2), ("mask", mask, 1)):
+        expected = (n, h_out, w_out, geometry.groups * geometry.taps * per_tap)
+        if tuple(tensor.shape) != expected:
+            layout = "groups*P*2" if per_tap == 2 else "groups*P"
+            message = (
+                f"{name} has shape {tuple(tensor.shape)}, expected {expected} = (N, H_out, W_out, {layout})\n"
+                f"  with groups={geometry.groups}, kernel_size={geometry.kernel_size}, P={geometry.taps}."
+            )
+            if per_tap == 2 and tensor.shape[-1] * 2 == expected[-1]:
+                message += " Half the width usually means one number a tap instead of (x, y)."
+            raise ValueError(message)

@@ -1,0 +1,112 @@
+"""Joins the backends to PyTorch: the registered operator for graphs, an autograd function for eager calls."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..dispatch import Backend
+from ..geometry import Geometry
+from . import cpu, gpu, reference
+
+BACKENDS = (
+    Backend("triton", gpu.why_not, gpu.forward, gpu.backward, automatic=lambda call: call.device_type == "cuda"),
+    Backend("cpu", cpu.why_not, cpu.forward, cpu.backward),
+    # grid_sample leaves the offset gradient on a grid line to rounding, so it is picked unnamed for inference only
+    Backend("grid_sample", reference.why_not, reference.export_form, automatic=lambda call: not call.needs_grad),
+    Backend("reference", reference.why_not, reference.dcnv3),
+)
+
+
+def _by_name(name: str) -> Backend:
+    return next(backend for backend in BACKENDS if backend.name == name)
+
+
+@torch.library.custom_op("internimage::dcnv3", mutates_args=())
+def dcnv3_op(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    offset_scale: float,
+    remove_center: bool,
+    softmax: bool,
+    backend: str,
+) -> Tensor:
+    geometry = Geometry.from_args(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
+    return _by_name(backend).forward(input, offset, mask, geometry, softmax)
+
+
+@torch.library.custom_op("internimage::dcnv3_backward", mutates_args=())
+def dcnv3_backward_op(
+    grad_output: Tensor,
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    offset_scale: float,
+    remove_center: bool,
+    softmax: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    geometry = Geometry.from_args(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
+    return _by_name(backend).backward(grad_output, input, offset, mask, geometry, softmax)
+
+
+@dcnv3_op.register_fake
+def _(input, offset, mask, *args):
+    n, h_out, w_out, _ = offset.shape
+    return input.new_empty(n, h_out, w_out, input.shape[-1])
+
+
+@dcnv3_backward_op.register_fake
+def _(grad_output, input, offset, mask, *args):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (input, offset, mask))
+
+
+def _save(ctx, inputs, output):
+    input, offset, mask, *ctx.args = inputs
+    ctx.save_for_backward(input, offset, mask)
+
+
+def _backward(ctx, grad_output):
+    grads = dcnv3_backward_op(grad_output.contiguous(), *ctx.saved_tensors, *ctx.args)
+    return *grads, *(None for _ in ctx.args)
+
+
+dcnv3_op.register_autograd(_backward, setup_context=_save)
+
+
+class DCNv3Function(torch.autograd.Function):
+    """The eager path: a third of the call overhead of the registered operator."""
+
+    @staticmethod
+    def forward(ctx, input, offset, mask, geometry, softmax, backend):
+        ctx.save_for_backward(input, offset, mask)
+        ctx.call = (geometry, softmax)
+        ctx.backend = backend
+        return backend.forward(input, offset, mask, geometry, softmax)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        grads = ctx.backend.backward(grad_output.contiguous(), *ctx.saved_tensors, *ctx.call)
+        return *grads, None, None, None
+
+
+def run(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool, backend: Backend) -> Tensor:
+    """Call ``backend`` by the road that fits: plain PyTorch, the registered operator in a graph, or autograd."""
+    if backend.backward is None:
+        return backend.forward(input, offset, mask, geometry, softmax)
+    if torch.compiler.is_compiling():
+        return dcnv3_op(input, offset, mask, *geometry.as_args(), softmax, backend.name)
+    if torch.is_grad_enabled() and (input.requires_grad or offset.requires_grad or mask.requires_grad):
+        return DCNv3Function.apply(input, offset, mask, geometry, softmax, backend)
+    return backend.forward(input, offset, mask, geometry, softmax)
