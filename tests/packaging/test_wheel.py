@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -111,6 +112,16 @@ def test_wheel_brings_the_command(wheel):
     archive = zipfile.ZipFile(wheel)
     (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
     assert "internimage = internimage.cli.main:main" in archive.read(entry_points).decode()
+
+
+def test_sdist_holds_all_that_a_build_needs(tmp_path):
+    sources = copy_sources(tmp_path / "sources")
+    run(["-c", "from setuptools import build_meta; build_meta.build_sdist('.')"], cwd=sources)
+    (archive,) = sources.glob("*.tar.gz")
+    names = {name.partition("/")[2] for name in tarfile.open(archive).getnames()}
+    kernels = {path.relative_to(sources).as_posix() for path in (sources / "internimage/ops/native").glob("*.[ch]*")}
+    assert kernels and kernels <= names
+    assert {"setup.py", "pyproject.toml", "internimage/py.typed"} <= names
 
 
 @needs_compiler

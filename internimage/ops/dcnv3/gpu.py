@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import shutil
 import sys
 import warnings
 from typing import Any
@@ -21,17 +22,12 @@ from ..geometry import Geometry
 
 def why_not(call: Call) -> list[str]:
     """Reasons to refuse ``call``."""
-    reasons = []
-    if call.device_type == "cpu":
-        if not _interpreted():
-            reasons.append("input is on cpu (there only in Triton's interpreter: start Python with TRITON_INTERPRET=1)")
-    elif call.device_type != "cuda":
-        reasons.append(f"input is on {call.device_type}")
-    elif not torch.cuda.is_available():
-        reasons.append("torch finds no CUDA device")
-    if not _installed():
-        reasons.append("Triton is not installed")
-    return reasons
+    if call.device_type not in ("cpu", "cuda"):
+        return [f"input is on {call.device_type}"]
+    if call.device_type == "cpu" and not _interpreted():
+        return ["input is on cpu (there only in Triton's interpreter: start Python with TRITON_INTERPRET=1)"]
+    missing = _missing(call.device_type)
+    return [missing] if missing else []
 
 
 @constant_while_tracing
@@ -44,13 +40,24 @@ def _interpreted() -> bool:
 
 
 @constant_while_tracing
-def _installed() -> bool:
-    return _triton_found()
+def _missing(device_type: str) -> str | None:
+    """What this machine lacks for Triton there, or None."""
+    return _look_around(device_type)
 
 
 @functools.cache
-def _triton_found() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _look_around(device_type: str) -> str | None:
+    if not importlib.util.find_spec("triton"):
+        return "Triton is not installed"
+    if device_type == "cuda" and not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    if device_type == "cuda" and not (sys.platform == "win32" or _c_compiler()):
+        return "Triton needs a C compiler for its driver (gcc or clang, or name one in CC)"
+    return None
+
+
+def _c_compiler() -> str | None:
+    return os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
 
 
 def forward(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool = False) -> Tensor:
@@ -65,7 +72,7 @@ def forward(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, sof
     setting = kernels.forward_setting(constants["D"], geometry.taps)
     launch = kernels.forward_kernel[_grid(sizes, setting)]
     with torch.cuda.device_of(input):
-        launch(input, offset, mask, output, **sizes, **constants, **setting.all_kwargs())
+        launch(input, offset, mask, output, **sizes, **constants, **setting.all_kwargs(), **COMPILER_OPTIONS)
     return output
 
 
@@ -87,7 +94,7 @@ def backward(
     with torch.cuda.device_of(input):
         launch(
             grad_output, input, offset, mask, grad_input, grad_offset, grad_mask,
-            **sizes, **constants, **setting.all_kwargs(),
+            **sizes, **constants, **setting.all_kwargs(), **COMPILER_OPTIONS,
         )  # fmt: skip
     return grad_input.to(input.dtype), grad_offset, grad_mask
 
@@ -131,6 +138,7 @@ def arguments(
     return sizes, constants
 
 
+COMPILER_OPTIONS = {"enable_fp_fusion": True}  # said aloud: Triton's own default is about to change
 _INT32_ADDRESSES = 2**31  # elements that a 32-bit address reaches
 
 
@@ -140,7 +148,7 @@ def _grid(sizes: dict[str, int], setting: Any) -> tuple[int]:
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """(N, H_out, W_out, channels) as (pixels, channels), channels side by side; a slice of the channels is not copied."""
+    """(N, H_out, W_out, channels) as (pixels, channels); a slice of packed channels is not copied."""
     rows = tensor.flatten(0, 2)
     return rows if rows.stride(1) == 1 else rows.contiguous()
 

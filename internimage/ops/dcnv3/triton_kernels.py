@@ -64,7 +64,7 @@ def _sample(
     """Where tap ``p`` samples: is it near the image, the cell's upper left corner, and the distance from there."""
     cell = p
     if CENTER >= 0:
-        cell = p + (p >= CENTER).to(tl.int32)
+        cell += (cell >= CENTER).to(tl.int32)
     offset_x = tl.load(at + 2 * p, mask=active, other=0.0).to(SUM)
     offset_y = tl.load(at + 2 * p + 1, mask=active, other=0.0).to(SUM)
     tap_x = ((cell // KERNEL_H) * DILATION_W).to(SUM)

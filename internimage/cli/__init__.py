@@ -1,0 +1,1 @@
+"""The command ``internimage``: one file a verb."""

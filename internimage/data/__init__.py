@@ -1,0 +1,1 @@
+"""Pictures and data sets: reading, preprocessing, class names."""

@@ -1,0 +1,124 @@
+// The library's entry points: picks the instruction set at run time and spreads the work over torch's threads.
+
+#include "problem.h"
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <type_traits>
+
+#if defined(_WIN32)
+#define EXPORT extern "C" __declspec(dllexport)
+#else
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+using Range = void (*)(int64_t begin, int64_t end, void* problem);
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // packs wider than the baseline's registers never cross a call
+#endif
+
+namespace baseline {
+#if defined(__GNUC__)
+constexpr int LANES = 4;
+#else
+constexpr int LANES = 1;
+#endif
+#include "storage.h"
+#include "dcnv3_kernel.h"
+}  // namespace baseline
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define X86_LEVELS
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v3")
+namespace avx2 {
+constexpr int LANES = 8;
+#include "storage.h"
+#include "dcnv3_kernel.h"
+}  // namespace avx2
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
+namespace avx512 {
+constexpr int LANES = 16;
+#include "storage.h"
+#include "dcnv3_kernel.h"
+}  // namespace avx512
+#pragma GCC pop_options
+#endif
+
+namespace {
+
+enum Level { BASELINE, AVX2, AVX512 };
+
+Level best_level() {
+#if defined(X86_LEVELS)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+        __builtin_cpu_supports("f16c"))
+        return AVX2;
+#endif
+    return BASELINE;
+}
+
+Level level = best_level();
+
+using ParallelFor = int32_t (*)(int64_t begin, int64_t end, int64_t grain, Range range, void* context);
+ParallelFor parallel_for = nullptr;
+
+void spread(int64_t count, int64_t grain, Range range, Dcnv3Problem* problem) {
+    if (count <= 0) return;
+    if (parallel_for == nullptr || parallel_for(0, count, grain, range, problem) != 0) range(0, count, problem);
+}
+
+Range pick(int64_t storage, bool forward) {
+#if defined(X86_LEVELS)
+    if (level == AVX512) return forward ? avx512::forward_of(storage) : avx512::backward_of(storage);
+    if (level == AVX2) return forward ? avx2::forward_of(storage) : avx2::backward_of(storage);
+#endif
+    return forward ? baseline::forward_of(storage) : baseline::backward_of(storage);
+}
+
+// Rows or slices one thread should take at least, so that a thread is worth waking.
+int64_t grain_of(int64_t values_each) {
+    const int64_t enough = 1 << 14;
+    return values_each >= enough ? 1 : enough / (values_each > 0 ? values_each : 1);
+}
+
+}  // namespace
+
+EXPORT void internimage_dcnv3_forward(Dcnv3Problem* problem) {
+    spread(problem->n * problem->h_out, grain_of(problem->w_out * problem->channels()), pick(problem->storage, true), problem);
+}
+
+EXPORT void internimage_dcnv3_backward(Dcnv3Problem* problem) {
+    spread(problem->n * problem->groups, grain_of(problem->h_out * problem->w_out * problem->depth),
+           pick(problem->storage, false), problem);
+}
+
+// torch_parallel_for of the C shim that libtorch_cpu exports since 2.10: torch's own thread pool.
+EXPORT void internimage_set_parallel_for(void* function) { parallel_for = reinterpret_cast<ParallelFor>(function); }
+
+EXPORT const char* internimage_instruction_set() {
+    static const char* const names[] = {"baseline", "avx2", "avx512"};
+    return names[level];
+}
+
+// For tests and benchmarks: use a lower instruction set than the machine's best. Returns whether the machine has it.
+EXPORT int internimage_set_instruction_set(const char* name) {
+    const Level best = best_level();
+    for (int candidate = BASELINE; candidate <= best; ++candidate) {
+        static const char* const names[] = {"baseline", "avx2", "avx512"};
+        if (std::strcmp(name, names[candidate]) == 0) {
+            level = Level(candidate);
+            return 1;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,340 @@
+// DCNv3 forward and backward on the CPU. Included once for each instruction set, inside its namespace, after
+// LANES (float32 numbers a register holds) is defined.
+//
+// An output pixel is worked on in tiles of whole groups. Each (group, tap) of a tile is a "lane": first the positions,
+// weights and validity of all lanes are computed, a plain loop that compilers vectorise; then each lane's four corners
+// are read, one strip of channels at a time. The backward pass first gathers, for every lane, the products of the output's
+// gradient with the four corners; gradients of offset and mask follow from those in a loop over lanes.
+
+template <typename Real> INLINE Real exp_of(Real x);
+template <> INLINE double exp_of(double x) { return std::exp(x); }
+template <> INLINE float exp_of(float x) {
+    // exp(x) = 2^n * exp(r), |r| <= ln(2)/2, with a polynomial for exp(r); two units in the last place at most
+    float kept = x < -87.0f ? -87.0f : x;
+    float n = kept * 1.44269504f;
+    n = float(int32_t(n + (n < 0 ? -0.5f : 0.5f)));
+    float r = (kept - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    float result = (p * r * r + r + 1.0f) * bits_to_float(uint32_t(int32_t(n) + 127) << 23);
+    return x < -87.0f ? 0.0f : result;
+}
+
+// What is known of the lanes of one tile at one output pixel. One allocation, reused for all pixels.
+template <typename Real> struct Tile {
+    int64_t capacity;
+    std::unique_ptr<Real[]> memory;
+    std::unique_ptr<int32_t[]> integers;
+    Real *tap_x, *tap_y;           // dilated kernel coordinates
+    Real *offset_x, *offset_y;     // learned offsets
+    Real *mask;                    // after the softmax
+    Real *right, *lower;           // fractions of the way to the right and lower corner
+    Real* weight[4];               // mask * bilinear weight: upper left, upper right, lower left, lower right
+    Real* dots;                    // backward, four a lane: gradient of the output times each corner
+    int32_t *pixel, *corners;      // y * w + x of the upper left corner; bit k: corner k lies inside the map
+
+    explicit Tile(int64_t lanes) : capacity((lanes + 15) / 16 * 16) {
+        memory.reset(new Real[capacity * 15]());
+        integers.reset(new int32_t[capacity * 2]());
+        Real** arrays[] = {&tap_x, &tap_y, &offset_x, &offset_y, &mask, &right, &lower,
+                           &weight[0], &weight[1], &weight[2], &weight[3]};
+        Real* next = memory.get();
+        for (Real** array : arrays) {
+            *array = next;
+            next += capacity;
+        }
+        dots = next;
+        pixel = integers.get();
+        corners = pixel + capacity;
+    }
+};
+
+template <typename T> struct Dcnv3 {
+    using Real = typename Compute<T>::type;
+    static constexpr int WIDTH = sizeof(Real) == 8 && LANES > 1 ? LANES / 2 : LANES;
+
+    const Dcnv3Problem& p;
+    const int64_t taps, channels;
+    const Real scale;
+
+    explicit Dcnv3(const Dcnv3Problem& problem)
+        : p(problem), taps(problem.taps()), channels(problem.channels()), scale(Real(problem.offset_scale)) {}
+
+    int64_t groups_per_tile() const {
+        int64_t groups = 288 / taps;
+        return groups < 1 ? 1 : groups;
+    }
+
+    void place_taps(Tile<Real>& tile, int64_t groups) const {
+        int64_t lane = 0;
+        for (int64_t g = 0; g < groups; ++g) {
+            for (int64_t i = 0; i < p.kernel_w; ++i) {
+                for (int64_t j = 0; j < p.kernel_h; ++j) {
+                    if (p.remove_center && i == p.kernel_w / 2 && j == p.kernel_h / 2) continue;
+                    tile.tap_x[lane] = Real(i * p.dilation_w);
+                    tile.tap_y[lane] = Real(j * p.dilation_h);
+                    ++lane;
+                }
+            }
+        }
+    }
+
+    // Positions, weights and validity of the lanes of groups [first, first + groups) at output pixel (y, x) of an image.
+    void locate(Tile<Real>& tile, int64_t row, int64_t y, int64_t x, int64_t first, int64_t groups) const {
+        const int64_t lanes = groups * taps;
+        const T* offset = static_cast<const T*>(p.offset) + row * p.offset_row + first * taps * 2;
+        const T* mask = static_cast<const T*>(p.mask) + row * p.mask_row + first * taps;
+        for (int64_t i = 0; i < lanes; ++i) {
+            tile.offset_x[i] = widen(offset[2 * i]);
+            tile.offset_y[i] = widen(offset[2 * i + 1]);
+        }
+        for (int64_t i = 0; i < lanes; ++i) tile.mask[i] = widen(mask[i]);
+        if (p.softmax) softmax(tile.mask, groups);
+
+        const Real column = Real(p.origin_x) + Real(x * p.stride_w), line = Real(p.origin_y) + Real(y * p.stride_h);
+        const Real width = Real(p.w), height = Real(p.h), scale = this->scale;
+        const int32_t w = int32_t(p.w), h = int32_t(p.h);
+        const Real *tap_x = tile.tap_x, *tap_y = tile.tap_y, *offset_x = tile.offset_x, *offset_y = tile.offset_y;
+        const Real* weigh = tile.mask;
+        Real *right = tile.right, *lower = tile.lower;
+        Real *weight0 = tile.weight[0], *weight1 = tile.weight[1], *weight2 = tile.weight[2], *weight3 = tile.weight[3];
+        int32_t *pixel = tile.pixel, *corners = tile.corners;
+        const int64_t padded = (lanes + 15) / 16 * 16;  // whole registers; what lies behind the last lane is never used
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC ivdep
+#endif
+        for (int64_t i = 0; i < padded; ++i) {
+            Real sample_x = column + (offset_x[i] + tap_x[i]) * scale;
+            Real sample_y = line + (offset_y[i] + tap_y[i]) * scale;
+            // false for NaN; whatever is far away is computed at (0, 0) and masked out
+            bool inside = (sample_x > Real(-1)) & (sample_x < width) & (sample_y > Real(-1)) & (sample_y < height);
+            sample_x = inside ? sample_x : Real(0);
+            sample_y = inside ? sample_y : Real(0);
+            int32_t x0 = int32_t(sample_x), y0 = int32_t(sample_y);  // towards zero, then down to the floor
+            x0 -= Real(x0) > sample_x;
+            y0 -= Real(y0) > sample_y;
+            Real to_right = sample_x - Real(x0), to_lower = sample_y - Real(y0);
+            Real upper_mask = (Real(1) - to_lower) * weigh[i], lower_mask = to_lower * weigh[i];
+            right[i] = to_right;
+            lower[i] = to_lower;
+            weight0[i] = (Real(1) - to_right) * upper_mask;
+            weight1[i] = to_right * upper_mask;
+            weight2[i] = (Real(1) - to_right) * lower_mask;
+            weight3[i] = to_right * lower_mask;
+            pixel[i] = y0 * w + x0;
+            int32_t columns = (x0 >= 0 ? 5 : 0) | (x0 + 1 < w ? 10 : 0), lines = (y0 >= 0 ? 3 : 0) | (y0 + 1 < h ? 12 : 0);
+            corners[i] = inside ? columns & lines : 0;
+        }
+    }
+
+    void softmax(Real* mask, int64_t groups) const {
+        for (int64_t g = 0; g < groups; ++g) {
+            Real* values = mask + g * taps;
+            Real highest = values[0];
+            for (int64_t t = 1; t < taps; ++t) highest = values[t] > highest ? values[t] : highest;
+            for (int64_t t = 0; t < taps; ++t) values[t] -= highest;
+        }
+        for (int64_t i = 0; i < groups * taps; ++i) mask[i] = exp_of(mask[i]);
+        for (int64_t g = 0; g < groups; ++g) {
+            Real* values = mask + g * taps;
+            Real sum = 0;
+            for (int64_t t = 0; t < taps; ++t) sum += values[t];
+            Real share = Real(1) / sum;
+            for (int64_t t = 0; t < taps; ++t) values[t] *= share;
+        }
+    }
+
+    // ---- forward ----
+
+    void forward_rows(int64_t begin, int64_t end) const {
+        const int64_t tile_groups = groups_per_tile() < p.groups ? groups_per_tile() : p.groups;
+        Tile<Real> tile(tile_groups * taps);
+        place_taps(tile, tile_groups);
+        for (int64_t line = begin; line < end; ++line) {
+            const int64_t image = line / p.h_out, y = line % p.h_out;
+            const T* input = static_cast<const T*>(p.input) + image * p.h * p.w * channels;
+            T* output = static_cast<T*>(p.output) + line * p.w_out * channels;
+            for (int64_t x = 0; x < p.w_out; ++x) {
+                for (int64_t first = 0; first < p.groups; first += tile_groups) {
+                    const int64_t groups = p.groups - first < tile_groups ? p.groups - first : tile_groups;
+                    locate(tile, line * p.w_out + x, y, x, first, groups);
+                    for (int64_t g = 0; g < groups; ++g) {
+                        const int64_t channel = (first + g) * p.depth;
+                        gather(tile, g * taps, input + channel, output + x * channels + channel);
+                    }
+                }
+            }
+        }
+    }
+
+    // The weighted sum of one group's samples, in strips of channels from wide to narrow.
+    void gather(const Tile<Real>& tile, int64_t lane, const T* input, T* output) const {
+        int64_t c = 0;
+        for (; p.depth - c >= 32; c += 32) gather_strip<32>(tile, lane, input + c, output + c);
+        if (p.depth - c >= 16) gather_strip<16>(tile, lane, input + c, output + c), c += 16;
+        if (p.depth - c >= 8) gather_strip<8>(tile, lane, input + c, output + c), c += 8;
+        if (p.depth - c >= 4) gather_strip<4>(tile, lane, input + c, output + c), c += 4;
+        for (; c < p.depth; ++c) gather_strip<1>(tile, lane, input + c, output + c);
+    }
+
+    template <int STRIP> INLINE void gather_strip(const Tile<Real>& tile, int64_t lane, const T* input, T* output) const {
+        constexpr int L = STRIP < WIDTH ? STRIP : WIDTH, BLOCKS = STRIP / L;
+        const int64_t to_right = channels, to_lower = p.w * channels;
+        const int64_t step[4] = {0, to_right, to_lower, to_lower + to_right};
+        Pack<Real, L> sum[BLOCKS] = {};
+        for (int64_t i = lane; i < lane + taps; ++i) {
+            const T* corner = input + tile.pixel[i] * channels;
+            const int32_t corners = tile.corners[i];
+            const Real w0 = tile.weight[0][i], w1 = tile.weight[1][i], w2 = tile.weight[2][i], w3 = tile.weight[3][i];
+            if (corners == 15) {
+                for (int b = 0; b < BLOCKS; ++b) {
+                    sum[b] += w0 * load<L>(corner + b * L);
+                    sum[b] += w1 * load<L>(corner + to_right + b * L);
+                    sum[b] += w2 * load<L>(corner + to_lower + b * L);
+                    sum[b] += w3 * load<L>(corner + to_lower + to_right + b * L);
+                }
+            } else if (corners) {
+                for (int k = 0; k < 4; ++k) {
+                    if (!(corners >> k & 1)) continue;
+                    for (int b = 0; b < BLOCKS; ++b) sum[b] += tile.weight[k][i] * load<L>(corner + step[k] + b * L);
+                }
+            }
+        }
+        if constexpr (std::is_same<T, Real>::value) {
+            for (int b = 0; b < BLOCKS; ++b) store<L, Real>(output + b * L, sum[b]);
+        } else {
+            Real values[STRIP];
+            for (int b = 0; b < BLOCKS; ++b) store<L, Real>(values + b * L, sum[b]);
+            for (int c = 0; c < STRIP; ++c) narrow(values[c], output[c]);
+        }
+    }
+
+    // ---- backward ----
+
+    // Slices are (image, group) pairs: what one slice adds to grad_input no other touches, so the sums have one order.
+    void backward_slices(int64_t begin, int64_t end) const {
+        int64_t tile_groups = groups_per_tile();
+        if (tile_groups > end - begin) tile_groups = end - begin;
+        Tile<Real> tile(tile_groups * taps);
+        place_taps(tile, tile_groups);
+        for (int64_t slice = begin; slice < end;) {
+            const int64_t image = slice / p.groups, first = slice % p.groups;
+            int64_t groups = p.groups - first < end - slice ? p.groups - first : end - slice;
+            if (groups > tile_groups) groups = tile_groups;
+            backward_tile(tile, image, first, groups);
+            slice += groups;
+        }
+    }
+
+    void backward_tile(Tile<Real>& tile, int64_t image, int64_t first, int64_t groups) const {
+        const int64_t map = image * p.h * p.w * channels, lanes = groups * taps;
+        const T* input = static_cast<const T*>(p.input) + map;
+        Real* grad_input = static_cast<Real*>(p.grad_input) + map;
+        for (int64_t y = 0; y < p.h_out; ++y) {
+            for (int64_t x = 0; x < p.w_out; ++x) {
+                const int64_t row = (image * p.h_out + y) * p.w_out + x;
+                const T* grad_output = static_cast<const T*>(p.grad_output) + row * channels;
+                locate(tile, row, y, x, first, groups);
+                for (int64_t i = 0; i < 4 * lanes; ++i) tile.dots[i] = 0;
+                for (int64_t g = 0; g < groups; ++g) {
+                    const int64_t channel = (first + g) * p.depth;
+                    scatter(tile, g * taps, input + channel, grad_output + channel, grad_input + channel);
+                }
+                finish(tile, row, first, groups);
+            }
+        }
+    }
+
+    void scatter(Tile<Real>& tile, int64_t lane, const T* input, const T* grad_output, Real* grad_input) const {
+        int64_t c = 0;
+        for (; p.depth - c >= 32; c += 32) scatter_strip<32>(tile, lane, input + c, grad_output + c, grad_input + c);
+        if (p.depth - c >= 16) scatter_strip<16>(tile, lane, input + c, grad_output + c, grad_input + c), c += 16;
+        if (p.depth - c >= 8) scatter_strip<8>(tile, lane, input + c, grad_output + c, grad_input + c), c += 8;
+        if (p.depth - c >= 4) scatter_strip<4>(tile, lane, input + c, grad_output + c, grad_input + c), c += 4;
+        for (; c < p.depth; ++c) scatter_strip<1>(tile, lane, input + c, grad_output + c, grad_input + c);
+    }
+
+    template <int STRIP>
+    INLINE void scatter_strip(Tile<Real>& tile, int64_t lane, const T* input, const T* grad_output, Real* grad_input) const {
+        constexpr int L = STRIP < WIDTH ? STRIP : WIDTH, BLOCKS = STRIP / L;
+        const int64_t to_right = channels, to_lower = p.w * channels;
+        const int64_t step[4] = {0, to_right, to_lower, to_lower + to_right};
+        Pack<Real, L> grad[BLOCKS];
+        for (int b = 0; b < BLOCKS; ++b) grad[b] = load<L>(grad_output + b * L);
+        for (int64_t i = lane; i < lane + taps; ++i) {
+            const int32_t corners = tile.corners[i];
+            if (!corners) continue;
+            const int64_t at = tile.pixel[i] * channels;
+            Pack<Real, L> dot[4] = {};
+            if (corners == 15) {
+                for (int k = 0; k < 4; ++k) {
+                    const Real weight = tile.weight[k][i];
+                    for (int b = 0; b < BLOCKS; ++b) {
+                        dot[k] += grad[b] * load<L>(input + at + step[k] + b * L);
+                        Real* sum = grad_input + at + step[k] + b * L;
+                        store<L, Real>(sum, load<L>(sum) + weight * grad[b]);
+                    }
+                }
+            } else {
+                for (int k = 0; k < 4; ++k) {
+                    if (!(corners >> k & 1)) continue;
+                    const Real weight = tile.weight[k][i];
+                    for (int b = 0; b < BLOCKS; ++b) {
+                        dot[k] += grad[b] * load<L>(input + at + step[k] + b * L);
+                        Real* sum = grad_input + at + step[k] + b * L;
+                        store<L, Real>(sum, load<L>(sum) + weight * grad[b]);
+                    }
+                }
+            }
+            add_sums<Real, L>(tile.dots + 4 * i, dot[0], dot[1], dot[2], dot[3]);
+        }
+    }
+
+    // Gradients of offset and mask from the dot products.
+    void finish(Tile<Real>& tile, int64_t row, int64_t first, int64_t groups) const {
+        const int64_t lanes = groups * taps;
+        T* grad_offset = static_cast<T*>(p.grad_offset) + (row * p.groups + first) * taps * 2;
+        T* grad_mask = static_cast<T*>(p.grad_mask) + (row * p.groups + first) * taps;
+        Real* of_mask = tile.offset_x;  // read already, free to hold results
+        for (int64_t i = 0; i < lanes; ++i) {
+            const Real* d = tile.dots + 4 * i;
+            const Real right = tile.right[i], lower = tile.lower[i];
+            const Real upper_step = d[1] - d[0], lower_step = d[3] - d[2];
+            const Real upper = d[0] + right * upper_step, low = d[2] + right * lower_step;
+            const Real factor = tile.corners[i] ? tile.mask[i] * scale : Real(0);
+            narrow(factor * (upper_step + lower * (lower_step - upper_step)), grad_offset[2 * i]);
+            narrow(factor * (low - upper), grad_offset[2 * i + 1]);
+            of_mask[i] = upper + lower * (low - upper);
+        }
+        if (p.softmax) {
+            for (int64_t g = 0; g < groups; ++g) {
+                Real mean = 0;
+                for (int64_t i = g * taps; i < (g + 1) * taps; ++i) mean += tile.mask[i] * of_mask[i];
+                for (int64_t i = g * taps; i < (g + 1) * taps; ++i) of_mask[i] = tile.mask[i] * (of_mask[i] - mean);
+            }
+        }
+        for (int64_t i = 0; i < lanes; ++i) narrow(of_mask[i], grad_mask[i]);
+    }
+};
+
+template <typename T> void run_forward(int64_t begin, int64_t end, void* problem) {
+    Dcnv3<T>(*static_cast<const Dcnv3Problem*>(problem)).forward_rows(begin, end);
+}
+
+template <typename T> void run_backward(int64_t begin, int64_t end, void* problem) {
+    Dcnv3<T>(*static_cast<const Dcnv3Problem*>(problem)).backward_slices(begin, end);
+}
+
+inline Range forward_of(int64_t storage) {
+    static const Range table[] = {run_forward<float>, run_forward<double>, run_forward<BFloat16>, run_forward<Float16>};
+    return table[storage];
+}
+
+inline Range backward_of(int64_t storage) {
+    static const Range table[] = {run_backward<float>, run_backward<double>, run_backward<BFloat16>, run_backward<Float16>};
+    return table[storage];
+}

@@ -1,0 +1,29 @@
+// One call of the DCNv3 kernels. Mirrored by the ctypes structure in __init__.py: same fields, same order.
+#pragma once
+
+#include <cstdint>
+
+enum Storage : int64_t { FLOAT32 = 0, FLOAT64 = 1, BFLOAT16 = 2, FLOAT16 = 3 };
+
+struct Dcnv3Problem {
+    const void* input;        // (n, h, w, groups * depth)
+    const void* offset;       // (n, h_out, w_out) rows of groups * taps * 2 values, offset_row apart
+    const void* mask;         // (n, h_out, w_out) rows of groups * taps values, mask_row apart
+    void* output;             // (n, h_out, w_out, groups * depth)
+    const void* grad_output;  // like output
+    void* grad_input;         // like input, zeroed by the caller; float32 for the half types
+    void* grad_offset;        // (n, h_out, w_out, groups * taps * 2)
+    void* grad_mask;          // (n, h_out, w_out, groups * taps)
+    int64_t storage;          // a Storage
+    int64_t softmax;          // the mask holds logits
+    int64_t remove_center;    // the middle tap is left out
+    int64_t n, h, w, h_out, w_out;
+    int64_t groups, depth;  // depth: channels of a group
+    int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+    int64_t offset_row, mask_row;
+    double origin_y, origin_x;  // where tap (0, 0) of output pixel (0, 0) samples without learned offset
+    double offset_scale;
+
+    int64_t taps() const { return kernel_h * kernel_w - (remove_center ? 1 : 0); }
+    int64_t channels() const { return groups * depth; }
+};
