@@ -1,18 +1,24 @@
-"""Backbone and head joined: the classifier network with the interface the field knows from timm, and how to make one."""
+"""Backbone and head joined: the classifier network and the feature extractor, with the interface the field knows from timm."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from .backbones.internimage import SIZES, InternImage, InternImageConfig, as_level_indices
-from .heads.classification import ClipProjectorHead, ConvHead, LevelFusion
+from .backbones.config import SIZES, InternImageConfig
+from .backbones.internimage import InternImage, as_level_indices
+from .heads.classification import ClipProjectorHead, ConvHead, LevelFusion, LinearHead
+from .ops.dcnv3.op import BACKENDS
+from .ops.dispatch import named
 
-CLIP_WIDTH = 1024
+CLIP_WIDTH = 1024  # channels of the fused map of H and G
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class InternImageClassifier(nn.Module):
@@ -22,12 +28,13 @@ class InternImageClassifier(nn.Module):
         config: the architecture, head included.
         num_classes: 0 leaves the classifier out; the model then returns pooled features.
         global_pool: "avg", "max" or "" (no pooling) for the convolutional head; the CLIP projector of H and G pools by
-            attention, or not at all with "".
+            "attention", or not at all with "". None is what the released model does.
         backend: the DCNv3 backend of every block; None picks the fastest.
 
     Attributes:
         num_features: channels of ``forward_features``.
         head_hidden_size: width of the vector before the classifier.
+        default_cfg: how a picture becomes the input, in timm's words; :func:`create_model` fills it.
     """
 
     output_fmt = "NCHW"
@@ -40,26 +47,22 @@ class InternImageClassifier(nn.Module):
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.num_classes = config, num_classes
+        self.config, self.in_chans, self.num_classes = config, config.in_chans, num_classes
+        self.default_cfg: dict[str, Any] = {}
+        self.pretrained_cfg = self.default_cfg
         self.backbone = InternImage(config, backend=backend)
-        last = config.level_channels(3)
+        self.fusion: LevelFusion | None = None
+        self.head: ConvHead | ClipProjectorHead | LinearHead
+        channels = config.level_channels(3)
         if config.use_clip_projector:
-            self.fusion: LevelFusion | None = LevelFusion(last // 2, CLIP_WIDTH)
-            self.head: ConvHead | ClipProjectorHead = ClipProjectorHead(num_classes, CLIP_WIDTH)
+            self.fusion = LevelFusion(channels // 2, CLIP_WIDTH)
+            self.head = ClipProjectorHead(num_classes, CLIP_WIDTH, global_pool="attention" if global_pool is None else global_pool)
             self.num_features = CLIP_WIDTH
         else:
-            self.fusion = None
-            self.head = ConvHead(last, int(last * config.cls_scale), num_classes, config.act_layer)
-            self.num_features = last
+            hidden = int(channels * config.cls_scale)
+            self.head = ConvHead(channels, hidden, num_classes, config.act_layer, "avg" if global_pool is None else global_pool)
+            self.num_features = channels
         self.head_hidden_size = self.head.hidden_features
-        if global_pool is not None:
-            self.head.reset(num_classes, global_pool)
-        self.default_cfg: dict[str, Any] = {}
-
-    @property
-    def pretrained_cfg(self) -> dict[str, Any]:
-        """timm's name for :attr:`default_cfg`."""
-        return self.default_cfg
 
     @property
     def feature_info(self) -> list[dict]:
@@ -68,8 +71,7 @@ class InternImageClassifier(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The unpooled map the head starts from: (N, num_features, H/32, W/32); for the CLIP projector at stride 16."""
-        maps = [feature.permute(0, 3, 1, 2) for feature in self.backbone.forward_levels(x)]
-        return maps[3] if self.fusion is None else self.fusion(maps[2], maps[3])
+        return self._last_map(self._maps(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The map of ``forward_features`` to logits, or to the pooled vector with ``pre_logits``."""
@@ -91,73 +93,101 @@ class InternImageClassifier(nn.Module):
         """Maps of the levels asked for and, unless ``intermediates_only``, what ``forward_features`` gives.
 
         Args:
-            indices: levels 0 to 3, in any order; an int n is the last n levels; None is all.
+            indices: levels 0 to 3; an int n is the last n levels; None is all. The maps come from fine to coarse, each
+                once, whatever the order asked for.
             norm: for timm's interface; the level norm is part of the network here, so maps come with it either way.
-            stop_early: leave out the levels after the last one asked for.
-            output_fmt: "NCHW" or "NHWC".
+            stop_early: leave out the levels after the last one asked for; the first result is then that level's map.
+            output_fmt: "NCHW" or "NHWC", of the intermediates.
         """
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt is {output_fmt!r}, expected 'NCHW' or 'NHWC'")
-        wanted = as_level_indices(indices)
-        last = max(wanted) if stop_early and intermediates_only else len(self.backbone.levels) - 1
-        maps = self.backbone.forward_levels(x, last=last)
-        nchw = [feature.permute(0, 3, 1, 2) for feature in maps]
-        intermediates = [(nchw if output_fmt == "NCHW" else maps)[index] for index in sorted(wanted)]
-        if intermediates_only:
-            return intermediates
-        final = nchw[-1] if self.fusion is None or len(maps) < 4 else self.fusion(nchw[2], nchw[3])
-        return final, intermediates
+        wanted = sorted(set(as_level_indices(indices, len(self.backbone.levels))))
+        maps = self._maps(x, wanted[-1] if stop_early or intermediates_only else 3)
+        intermediates = [maps[i] if output_fmt == "NCHW" else maps[i].permute(0, 2, 3, 1) for i in wanted]
+        return intermediates if intermediates_only else (self._last_map(maps), intermediates)
+
+    def _maps(self, x: Tensor, last: int = 3) -> list[Tensor]:
+        return [level.permute(0, 3, 1, 2) for level in self.backbone.forward_levels(x, last)]
+
+    def _last_map(self, maps: list[Tensor]) -> Tensor:
+        return maps[-1] if self.fusion is None or len(maps) < 4 else self.fusion(maps[2], maps[3])
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer, or an identity for zero classes."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one."""
-        self.num_classes = num_classes
-        device = next(self.parameters()).device
+        """Replace the classifier by a fresh one; ``global_pool=None`` keeps the pooling."""
         self.head.reset(num_classes, global_pool)
-        self.head.fc.to(device)
+        self.head.fc.to(self.backbone.stem.conv1.weight).train(self.training)
+        self.num_classes = num_classes
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the levels and the head that the intermediates asked for do not need.
+
+        What is left ends in the map of the last level asked for and has no classes; ``reset_classifier`` adds some.
+
+        Returns:
+            The levels asked for, from fine to coarse.
+        """
+        wanted = sorted(set(as_level_indices(indices, len(self.backbone.levels))))
+        cut = wanted[-1] < len(self.backbone.levels) - 1
+        self.backbone.drop_levels_after(wanted[-1])
+        if prune_head or cut:
+            self.num_classes, self.fusion = 0, None
+            self.num_features = self.head_hidden_size = self.config.level_channels(wanted[-1])
+            self.head = LinearHead(self.num_features, 0, global_pool="").train(self.training)
+        return wanted
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only block inputs for the backward pass: slower, far less memory."""
         self.backbone.set_grad_checkpointing(enable)
 
-    def group_matcher(self, coarse: bool = False) -> dict:
-        """Parameter name patterns from stem to head, for layer-wise learning rates."""
-        return {
-            "stem": r"^backbone\.stem",
-            "blocks": r"^backbone\.levels\.(\d+)"
-            if coarse
-            else [
-                (r"^backbone\.levels\.(\d+)\.blocks\.(\d+)", None),
-                (r"^backbone\.levels\.(\d+)\.downsample", (0,)),
-                (r"^backbone\.levels\.(\d+)\.(?:norm|post_norms)", (99999,)),
-            ],
-        }
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Parameter name patterns from stem to head, for layer-wise learning rates.
+
+        As in the released recipes, a level's norm and downsampling go with the first block of the next level.
+        """
+        if coarse:
+            return {"stem": r"^backbone\.stem", "blocks": r"^backbone\.levels\.(\d+)"}
+        blocks: list[tuple[str, Any]] = [(r"^backbone\.levels\.(\d+)\.blocks\.(\d+)", None)]
+        blocks += [(rf"^backbone\.levels\.{level}\.(?:norm|downsample)", (level + 1, 0)) for level in range(3)]
+        ids = self.config.level2_post_norm_block_ids or ()
+        blocks += [(rf"^backbone\.levels\.2\.post_norms\.{i}\.", (2, block)) for i, block in enumerate(ids)]
+        return {"stem": r"^backbone\.stem", "blocks": blocks}
 
     def no_weight_decay(self) -> set[str]:
         """Nothing beyond the usual rule that vectors are not decayed."""
         return set()
 
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> tuple[int, ...]:
-        """Drop the levels and the head that the intermediates asked for do not need; returns their indices."""
-        wanted = as_level_indices(indices)
-        self.backbone.levels = self.backbone.levels[: max(wanted) + 1]
-        if prune_head:
-            self.fusion, self.head = None, nn.Identity()
-        return wanted
-
 
 class FeatureExtractor(nn.Module):
-    """A backbone that returns the maps of some levels; ``feature_info`` says their channels and strides."""
+    """A backbone that returns the maps of some levels, in the order asked for.
 
-    def __init__(self, config: InternImageConfig, out_indices: Sequence[int] | None = None, backend: str | None = None):
+    Args:
+        config: the architecture.
+        out_indices: levels 0 to 3; an int n is the last n levels; None is all.
+        backend: the DCNv3 backend of every block; None picks the fastest.
+
+    Attributes:
+        feature_info: ``channels()`` and ``reduction()`` (stride) of each map.
+    """
+
+    output_fmt = "NCHW"
+
+    def __init__(
+        self, config: InternImageConfig, out_indices: int | Sequence[int] | None = None, backend: str | None = None
+    ) -> None:
         super().__init__()
+        self.config, self.in_chans = config, config.in_chans
+        self.default_cfg: dict[str, Any] = {}
+        self.pretrained_cfg = self.default_cfg
         self.backbone = InternImage(config, as_level_indices(out_indices), backend=backend)
-        self.feature_info = FeatureInfo([self.backbone.feature_info[i] for i in self.backbone.out_indices])
+        self.out_indices = self.backbone.out_indices
+        infos = self.backbone.feature_info
+        self.feature_info = FeatureInfo({**infos[i], "module": f"backbone.levels.{i}", "index": i} for i in self.out_indices)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, in_chans, H, W) to a list of (N, C, H, W) maps."""
@@ -169,7 +199,7 @@ class FeatureExtractor(nn.Module):
 
 
 class FeatureInfo(list):
-    """A list of ``{"num_chs", "reduction", "module"}`` with timm's accessors."""
+    """A list of ``{"num_chs", "reduction", "module", "index"}``, one a map, with timm's accessors."""
 
     def channels(self) -> list[int]:
         """Channels of each map."""
@@ -183,6 +213,52 @@ class FeatureInfo(list):
         """The module each map comes from."""
         return [info["module"] for info in self]
 
+    def get_dicts(self, keys: Iterable[str] | None = None) -> list[dict]:
+        """The entries, or only ``keys`` of each."""
+        return [{key: info[key] for key in (info if keys is None else keys)} for info in self]
+
+
+class Input(NamedTuple):
+    """What the weights of a size were trained on; it says nothing about what the network can take."""
+
+    image_size: int
+    num_classes: int = 1000
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+INPUTS = {
+    "internimage_femto": Input(28, 10, (0.2860,), (0.3530,)),  # Fashion-MNIST, grey
+    "internimage_t": Input(224),
+    "internimage_s": Input(224),
+    "internimage_b": Input(224),
+    "internimage_l": Input(384),
+    "internimage_xl": Input(384),
+    "internimage_h": Input(640),
+    "internimage_g": Input(512),
+}
+
+
+def default_cfg(name: str) -> dict[str, Any]:
+    """What timm's data and loading functions want to know of a size."""
+    config, data = SIZES[name], INPUTS[name]
+    pool = -(-data.image_size // (16 if config.use_clip_projector else 32))
+    return {
+        "architecture": name,
+        "input_size": (config.in_chans, data.image_size, data.image_size),
+        "num_classes": data.num_classes,
+        "pool_size": (pool, pool),
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "interpolation": "bicubic",
+        "mean": data.mean,
+        "std": data.std,
+        "first_conv": "backbone.stem.conv1",
+        "classifier": "head.fc",
+        "license": "mit",
+        "paper_ids": "arXiv:2211.05778",
+    }
+
 
 def list_models() -> list[str]:
     """Names that :func:`create_model` takes."""
@@ -190,43 +266,34 @@ def list_models() -> list[str]:
 
 
 def get_config(name: str, **overrides: Any) -> InternImageConfig:
-    """The configuration of a size with fields replaced; raises ValueError naming the nearest name for unknown ones."""
-    if name not in SIZES:
-        near = difflib.get_close_matches(name, SIZES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"there is no model {name!r}; {hint}the models are {', '.join(SIZES)}")
+    """The configuration of a size with fields replaced.
+
+    Raises:
+        ValueError: there is no such size, or a value means nothing.
+        TypeError: there is no such field; the message names the nearest.
+    """
+    if name not in list_models():
+        raise ValueError(f"there is no model {name!r}{_nearest(name, SIZES)}; the models are {', '.join(SIZES)}")
+    known = InternImageConfig.field_names()
     for key in overrides:
-        if key not in InternImageConfig.field_names():
-            near = difflib.get_close_matches(key, InternImageConfig.field_names(), n=1)
-            raise ValueError(f"{key!r} is not a field of InternImageConfig" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if key not in known:
+            options = (*known, *_OPTIONS)
+            raise TypeError(f"create_model takes no {key!r}{_nearest(key, options)}; it takes {', '.join(options)}")
     return replace(SIZES[name], **overrides)
 
 
-def create_model(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    pretrained: bool = False,
-    features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
-    global_pool: str | None = None,
-    backend: str | None = None,
-    **overrides: Any,
-) -> InternImageClassifier | FeatureExtractor:
-    """A model by name.
+_OPTIONS = (
+    "num_classes",
+    "pretrained",
+    "features_only",
+    "out_indices",
+    "global_pool",
+    "backend",
+    "device",
+    "dtype",
+)
 
-    Args:
-        name: one of :func:`list_models`.
-        num_classes: 1000, or what the pretrained weights carry, unless given.
-        pretrained: load the released weights of that size (downloaded once and cached).
-        features_only: return a :class:`FeatureExtractor` for ``out_indices``.
-        backend: the DCNv3 backend of every block.
-        **overrides: fields of :class:`InternImageConfig`, such as ``in_chans`` or ``drop_path_rate``.
 
-    Raises:
-        ValueError: unknown model or field; the message names the nearest.
-    """
-    config = get_config(name, **overrides)
-    if features_only:
-        return FeatureExtractor(config, out_indices, backend)
-    return InternImageClassifier(config, 1000 if num_classes is None else num_classes, global_pool, backend)
+def _nearest(word: object, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(word).lower(), list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

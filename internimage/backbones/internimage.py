@@ -7,7 +7,6 @@ arXiv 2211.05778. Outside the maps are (N, C, H, W), inside (N, H, W, C); the tw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,75 +18,9 @@ from ..layers.convolution import ChannelsLastConv2d
 from ..layers.deform_conv import DCNv3
 from ..layers.mlp import MLP
 from ..layers.norm import layer_norm, make_norm
+from .config import SIZES, InternImageConfig, is_integer
 
-
-@dataclass(frozen=True, kw_only=True)
-class InternImageConfig:
-    """What an InternImage is made of; field names are those of the released configurations.
-
-    ``channels`` are those of the first of four levels, each further level doubles them. ``layer_scale`` is the initial
-    value of the learned scales or None for none. ``level2_post_norm_block_ids`` are blocks of the third level that a norm
-    follows. ``use_clip_projector`` and ``cls_scale`` describe the classification head.
-    """
-
-    channels: int = 64
-    depths: tuple[int, int, int, int] = (4, 4, 18, 4)
-    groups: tuple[int, int, int, int] = (4, 8, 16, 32)
-    in_chans: int = 3
-    mlp_ratio: float = 4.0
-    drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    drop_path_type: str = "linear"
-    act_layer: str = "GELU"
-    norm_layer: str = "LN"
-    layer_scale: float | None = None
-    offset_scale: float = 1.0
-    post_norm: bool = False
-    res_post_norm: bool = False
-    dw_kernel_size: int | None = None
-    level2_post_norm: bool = False
-    level2_post_norm_block_ids: tuple[int, ...] | None = None
-    center_feature_scale: bool = False
-    remove_center: bool = False
-    use_clip_projector: bool = False
-    cls_scale: float = 1.5
-
-    def __post_init__(self) -> None:
-        for name in ("depths", "groups"):
-            value = tuple(getattr(self, name))
-            if len(value) != 4 or not all(isinstance(v, int) and v >= 1 for v in value):
-                raise ValueError(f"{name} is {value}, expected four integers >= 1, one a level")
-            object.__setattr__(self, name, value)
-        if self.level2_post_norm_block_ids is not None:
-            object.__setattr__(self, "level2_post_norm_block_ids", tuple(self.level2_post_norm_block_ids))
-        if self.channels < 2 or self.channels % 2:
-            raise ValueError(f"channels is {self.channels}, expected an even number: the stem starts with half of them")
-        for level, groups in enumerate(self.groups):
-            if self.level_channels(level) % groups:
-                raise ValueError(
-                    f"level {level} has {self.level_channels(level)} channels, which groups={groups} does not divide"
-                )
-        if self.drop_path_type not in ("linear", "uniform"):
-            raise ValueError(f"drop_path_type is {self.drop_path_type!r}, expected 'linear' or 'uniform'")
-
-    def level_channels(self, level: int) -> int:
-        """Channels of a level, 0 to 3."""
-        return self.channels * 2**level
-
-    def drop_path_rates(self) -> list[list[float]]:
-        """The stochastic depth of each block, level by level."""
-        total = sum(self.depths)
-        rates = [
-            self.drop_path_rate * (1.0 if self.drop_path_type == "uniform" else i / max(total - 1, 1))
-            for i in range(total)
-        ]
-        starts = [sum(self.depths[:level]) for level in range(4)]
-        return [rates[start : start + depth] for start, depth in zip(starts, self.depths, strict=True)]
-
-    @classmethod
-    def field_names(cls) -> tuple[str, ...]:
-        """The names :func:`internimage.create_model` takes as overrides."""
-        return tuple(field.name for field in fields(cls))
+__all__ = ["SIZES", "InternImage", "InternImageConfig", "as_level_indices"]
 
 
 class Stem(nn.Module):
@@ -104,6 +37,9 @@ class Stem(nn.Module):
         self.drop = nn.Dropout(config.drop_rate)
 
     def forward(self, image: Tensor) -> Tensor:
+        in_chans = self.conv1.in_channels
+        if image.dim() != 4 or image.shape[1] != in_chans:
+            raise ValueError(f"image has shape {tuple(image.shape)}, expected (N, {in_chans}, height, width)")
         x = image.permute(0, 2, 3, 1).contiguous()
         x = self.act(self.norm1(self.conv1(x)))
         return self.drop(self.norm2(self.conv2(x)))
@@ -227,8 +163,6 @@ class InternImage(nn.Module):
 
     def forward_levels(self, image: Tensor, last: int = 3) -> list[Tensor]:
         """The channels-last maps (N, H, W, C) of levels 0 to ``last``."""
-        if image.dim() != 4 or image.shape[1] != self.config.in_chans:
-            raise ValueError(f"image has shape {tuple(image.shape)}, expected (N, {self.config.in_chans}, height, width)")
         x = self.stem(image)
         maps: list[Tensor] = []
         for index, level in enumerate(self.levels[: last + 1]):
@@ -245,54 +179,27 @@ class InternImage(nn.Module):
             {"num_chs": self.config.level_channels(i), "reduction": 4 * 2**i, "module": f"levels.{i}"} for i in range(4)
         ]
 
+    def drop_levels_after(self, last: int) -> None:
+        """Remove what only the levels after ``last`` need, so that no parameter is left without a gradient."""
+        self.levels = self.levels[: last + 1]
+        self.levels[last].downsample = None
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory: keep only the input of each block for the backward pass."""
         for level in self.levels:
             level.grad_checkpointing = enable
 
 
-def as_level_indices(indices: Sequence[int] | int | None) -> tuple[int, ...]:
-    """``indices`` as levels 0 to 3: None is all, an int n the last n, negative numbers count from the end."""
+def as_level_indices(indices: Sequence[int] | int | None, levels: int = 4) -> tuple[int, ...]:
+    """``indices`` as levels from 0 on: None is all, an int n the last n, negative numbers count from the end."""
     if indices is None:
-        return (0, 1, 2, 3)
-    chosen = tuple(range(4 - indices, 4)) if isinstance(indices, int) else tuple(indices)
-    if not chosen or not all(isinstance(i, int) and -4 <= i < 4 for i in chosen):
-        raise ValueError(f"level indices are {indices!r}, expected some of 0, 1, 2, 3 or -4 to -1")
-    return tuple(i % 4 for i in chosen)
-
-
-_BASE = InternImageConfig()
-_LARGE = replace(_BASE, post_norm=True, layer_scale=1e-5)
-_HUGE = replace(
-    _BASE, dw_kernel_size=5, level2_post_norm=True, center_feature_scale=True, use_clip_projector=True
-)
-
-SIZES: dict[str, InternImageConfig] = {
-    "internimage_femto": replace(_BASE, channels=32, depths=(2, 2, 4, 2), groups=(2, 4, 8, 16), in_chans=1),
-    "internimage_t": _BASE,
-    "internimage_s": replace(_LARGE, channels=80, depths=(4, 4, 21, 4), groups=(5, 10, 20, 40)),
-    "internimage_b": replace(_LARGE, channels=112, depths=(4, 4, 21, 4), groups=(7, 14, 28, 56)),
-    "internimage_l": replace(
-        _LARGE, channels=160, depths=(5, 5, 22, 5), groups=(10, 20, 40, 80), offset_scale=2.0
-    ),
-    "internimage_xl": replace(
-        _LARGE, channels=192, depths=(5, 5, 24, 5), groups=(12, 24, 48, 96), offset_scale=2.0
-    ),
-    "internimage_h": replace(
-        _HUGE,
-        channels=320,
-        depths=(6, 6, 32, 6),
-        groups=(10, 20, 40, 80),
-        res_post_norm=True,
-        level2_post_norm_block_ids=(5, 11, 17, 23, 29),
-    ),
-    "internimage_g": replace(
-        _HUGE,
-        channels=512,
-        depths=(2, 2, 48, 4),
-        groups=(16, 32, 64, 128),
-        post_norm=True,
-        level2_post_norm_block_ids=(5, 11, 17, 23, 29, 35, 41, 47),
-    ),
-}
-"""Architecture only; drop path, resolution and learning rate belong to recipes."""
+        return tuple(range(levels))
+    if is_integer(indices, 1) and indices <= levels:  # type: ignore[operator]
+        return tuple(range(levels - indices, levels))  # type: ignore[operator]
+    chosen = tuple(indices) if isinstance(indices, Sequence) else ()
+    if not chosen or not all(is_integer(i, -levels) and i < levels for i in chosen):
+        raise ValueError(
+            f"the levels asked for are {indices!r}, expected some of {', '.join(map(str, range(levels)))}, the same from "
+            f"the end as -{levels} to -1, or an int for the last so many"
+        )
+    return tuple(i % levels for i in chosen)

@@ -13,8 +13,8 @@ _POOLS = ("avg", "max", "")
 
 def make_classifier(features: int, num_classes: int) -> nn.Module:
     """A linear layer with the released initial values, or nothing for zero classes."""
-    if num_classes < 0:
-        raise ValueError(f"num_classes is {num_classes}, expected 0 (features) or more")
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
+        raise ValueError(f"num_classes is {num_classes!r}, expected 0 (features instead of logits) or a positive integer")
     if num_classes == 0:
         return nn.Identity()
     classifier = nn.Linear(features, num_classes)
@@ -23,12 +23,56 @@ def make_classifier(features: int, num_classes: int) -> nn.Module:
     return classifier
 
 
-class ConvHead(nn.Module):
-    """1x1 convolution, batch norm, activation, pool, linear.
+class PooledClassifier(nn.Module):
+    """The end of a head, pool and linear; a subclass sets ``hidden_features`` and calls ``reset`` last."""
+
+    hidden_features: int
+
+    def reset(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh classifier; ``global_pool=None`` keeps the pooling."""
+        if global_pool is not None:
+            if global_pool not in _POOLS:
+                raise ValueError(f"global_pool is {global_pool!r}, expected one of {', '.join(map(repr, _POOLS))}")
+            self.global_pool = global_pool
+        self.fc = make_classifier(self.hidden_features, num_classes)
+
+    def classify(self, x: Tensor, pre_logits: bool) -> Tensor:
+        """(N, hidden_features, H, W) to (N, num_classes); without pooling to a map of logits."""
+        if self.global_pool == "avg":
+            x = x.mean((2, 3))
+        elif self.global_pool == "max":
+            x = x.amax((2, 3))
+        elif not pre_logits:
+            return self.fc(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return x if pre_logits else self.fc(x)
+
+
+class LinearHead(PooledClassifier):
+    """Pool, linear: what a network cut at one of its levels ends in.
+
+    Args:
+        in_features: channels of the map; what ``pre_logits`` returns.
+        num_classes: 0 leaves the linear layer out.
+        global_pool: "avg", "max" or "" for none.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, global_pool: str = "avg") -> None:
+        super().__init__()
+        self.hidden_features = in_features
+        self.reset(num_classes, global_pool)
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, in_features, H, W) to (N, num_classes), or (N, in_features) with ``pre_logits``."""
+        return self.classify(x, pre_logits)
+
+
+class ConvHead(PooledClassifier):
+    """1x1 convolution, batch norm, activation, pool, linear: the head of T to XL.
 
     Args:
         in_features: channels of the last level.
         hidden_features: channels after the convolution; what ``pre_logits`` returns.
+        num_classes: 0 leaves the linear layer out.
         global_pool: "avg", "max" or "" for none.
     """
 
@@ -42,22 +86,9 @@ class ConvHead(nn.Module):
         self.act = make_activation(act_layer)
         self.reset(num_classes, global_pool)
 
-    def reset(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier; ``global_pool=None`` keeps the pooling."""
-        if global_pool is not None:
-            if global_pool not in _POOLS:
-                raise ValueError(f"global_pool is {global_pool!r}, expected one of {', '.join(map(repr, _POOLS))}")
-            self.global_pool = global_pool
-        self.fc = make_classifier(self.hidden_features, num_classes)
-
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, in_features, H, W) to (N, num_classes), or (N, hidden_features) with ``pre_logits``."""
-        x = self.act(self.norm(self.conv(x)))
-        if self.global_pool == "avg":
-            x = x.mean((2, 3))
-        elif self.global_pool == "max":
-            x = x.amax((2, 3))
-        return x if pre_logits else self.fc(x)
+        return self.classify(self.act(self.norm(self.conv(x))), pre_logits)
 
 
 class AttentionPool(nn.Module):
@@ -115,9 +146,13 @@ class ClipProjectorHead(nn.Module):
         self.reset(num_classes, "attention")
 
     def reset(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier; ``global_pool=""`` hands out the fused map."""
-        if global_pool is not None:
-            self.global_pool = "" if global_pool == "" else "attention"
+        """A fresh classifier; ``global_pool=""`` hands out the fused map, ``None`` keeps the pooling."""
+        pool = self.global_pool if global_pool is None else global_pool
+        if pool not in ("attention", ""):
+            raise ValueError(f"global_pool is {pool!r}, but the CLIP projector pools by 'attention', or not at all: ''")
+        if pool == "" and num_classes:
+            raise ValueError("global_pool='' goes with num_classes=0 in the CLIP projector; 'attention' pools for classes")
+        self.global_pool = pool
         self.fc = make_classifier(self.hidden_features, num_classes)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+NORMS = ("LN", "BN")
 LAYER_NORM_EPS = 1e-6  # the released value; PyTorch's default is 1e-5
 
 

@@ -44,7 +44,7 @@ class Geometry:
         kernel = as_pair("kernel_size", kernel_size, 1)
         if not isinstance(groups, int) or groups < 1:
             raise ValueError(f"groups is {groups!r}, expected an int >= 1")
-        if not math.isfinite(offset_scale):
+        if not abs(offset_scale) < math.inf:  # math.isfinite cannot be traced; NaN fails this too
             raise ValueError(f"offset_scale is {offset_scale!r}, expected a finite number")
         if remove_center and (kernel[0] % 2 == 0 or kernel[1] % 2 == 0):
             raise ValueError(f"remove_center needs a kernel that is odd on both axes, got kernel_size={kernel}")

@@ -173,3 +173,23 @@ def test_a_required_kernel_fails_the_build(tmp_path):
     built = pip_wheel(sources, CC="/nonexistent/cc", CXX="/nonexistent/c++", INTERNIMAGE_REQUIRE_KERNEL="1")
     assert built.returncode != 0
     assert "/nonexistent/c++" in built.stdout + built.stderr
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_editable_builds_put_the_kernel_beside_its_loader(tmp_path):
+    sources = copy_sources(tmp_path / "sources")
+    run(["setup.py", "build_ext", "--inplace"], cwd=sources)
+    script = "from internimage.ops import native; print(native.PATH, native.load_error())"
+    done = run(["-c", script], cwd=sources)
+    assert done.stdout.split() == [str(sources / "internimage/ops/native" / native.PATH.name), "None"]
+
+
+def test_editable_builds_that_fail_leave_no_older_kernel(tmp_path):
+    sources = copy_sources(tmp_path / "sources")
+    stale = sources / "internimage/ops/native" / native.PATH.name
+    stale.write_bytes(b"compiled from older sources")
+    compiler = {"CC": "/nonexistent/cc", "CXX": "/nonexistent/c++", "INTERNIMAGE_REQUIRE_KERNEL": "0"}
+    done = run(["setup.py", "build_ext", "--inplace"], cwd=sources, **compiler)
+    assert "installing without the C++ kernels" in done.stderr
+    assert not stale.exists()

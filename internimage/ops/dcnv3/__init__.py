@@ -60,6 +60,9 @@ def dcnv3_from_logits(
 
 
 def _dcnv3(input, offset, mask, geometry, softmax, backend):
+    if input.is_meta:  # shapes only: no backend, no autocast, nothing to log
+        _check(input, offset, mask, geometry)
+        return op.dcnv3_op(input, offset, mask, *geometry.as_args(), softmax, "reference")
     input, offset, mask = _autocast(input, offset, mask)
     _check(input, offset, mask, geometry)
     if torch.compiler.is_exporting() or torch.jit.is_tracing():

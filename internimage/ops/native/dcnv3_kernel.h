@@ -6,22 +6,28 @@
 // are read, one strip of channels at a time. The backward pass first gathers, for every lane, the products of the output's
 // gradient with the four corners; gradients of offset and mask follow from those in a loop over lanes.
 
-template <typename Real> INLINE Real exp_of(Real x);
-template <> INLINE double exp_of(double x) { return std::exp(x); }
-template <> INLINE float exp_of(float x) {
-    // exp(x) = 2^n * exp(r), |r| <= ln(2)/2, with a polynomial for exp(r); two units in the last place at most
-    float kept = x < -87.0f ? -87.0f : x;
-    float n = kept * 1.44269504f;
-    n = float(int32_t(n + (n < 0 ? -0.5f : 0.5f)));
-    float r = (kept - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
+// exp(x) = 2^n * exp(r) with |r| <= ln(2)/2 and a polynomial for exp(r): two units in the last place at most. For x <= 60.
+template <int L> INLINE Pack<float, L> exp_of(Pack<float, L> x) {
+    const Pack<float, L> none = {}, lowest = none - 87.0f;
+    const Pack<float, L> kept = x < lowest ? lowest : x;
+    const Pack<float, L> shifted = kept * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the integer n
+    const Pack<float, L> n = shifted - 12582912.0f;
+    const Pack<float, L> r = (kept - n * 0.693359375f) + n * 2.12194440e-4f;
+    Pack<float, L> p = r * 1.9875691500e-4f + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    float result = (p * r * r + r + 1.0f) * bits_to_float(uint32_t(int32_t(n) + 127) << 23);
-    return x < -87.0f ? 0.0f : result;
+    const Pack<float, L> power = float_of<L>((bits_of<L>(shifted) << 23) + 0x3f800000u);
+    return x < lowest ? none : (p * r * r + r + 1.0f) * power;
+}
+
+INLINE void exp_all(double* values, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) values[i] = std::exp(values[i]);
+}
+
+INLINE void exp_all(float* values, int64_t count) {  // count: a multiple of LANES
+    for (int64_t i = 0; i < count; i += LANES) store<LANES, float>(values + i, exp_of<LANES>(load<LANES>(values + i)));
 }
 
 // What is known of the lanes of one tile at one output pixel. One allocation, reused for all pixels.
@@ -31,7 +37,7 @@ template <typename Real> struct Tile {
     std::unique_ptr<int32_t[]> integers;
     Real *tap_x, *tap_y;           // dilated kernel coordinates
     Real *offset_x, *offset_y;     // learned offsets
-    Real *mask;                    // after the softmax
+    Real *mask;                    // as given, or exponentials of the logits
     Real *right, *lower;           // fractions of the way to the right and lower corner
     Real* weight[4];               // mask * bilinear weight: upper left, upper right, lower left, lower right
     Real* dots;                    // backward, four a lane: gradient of the output times each corner
@@ -93,7 +99,7 @@ template <typename T> struct Dcnv3 {
             tile.offset_y[i] = widen(offset[2 * i + 1]);
         }
         for (int64_t i = 0; i < lanes; ++i) tile.mask[i] = widen(mask[i]);
-        if (p.softmax) softmax(tile.mask, groups);
+        if (p.softmax) exponentials(tile.mask, groups);
 
         const Real column = Real(p.origin_x) + Real(x * p.stride_w), line = Real(p.origin_y) + Real(y * p.stride_h);
         const Real width = Real(p.w), height = Real(p.h), scale = this->scale;
@@ -131,20 +137,39 @@ template <typename T> struct Dcnv3 {
         }
     }
 
-    void softmax(Real* mask, int64_t groups) const {
-        for (int64_t g = 0; g < groups; ++g) {
-            Real* values = mask + g * taps;
-            Real highest = values[0];
-            for (int64_t t = 1; t < taps; ++t) highest = values[t] > highest ? values[t] : highest;
-            for (int64_t t = 0; t < taps; ++t) values[t] -= highest;
+    // Exponentials of the logits; each group's share of its sum is taken later, by whoever uses the mask.
+    void exponentials(Real* mask, int64_t groups) const {
+        const int64_t lanes = groups * taps, padded = (lanes + 15) / 16 * 16;
+        for (int64_t i = lanes; i < padded; ++i) mask[i] = 0;
+        int32_t large = 0;  // counts NaN too
+        for (int64_t i = 0; i < padded; ++i) large += !((mask[i] < Real(60)) & (mask[i] > Real(-60)));
+        if (large) {  // only then can a sum overflow or vanish unless the largest logit is taken off first
+            for (int64_t g = 0; g < groups; ++g) {
+                Real* values = mask + g * taps;
+                Real highest = values[0];
+                for (int64_t t = 1; t < taps; ++t) highest = values[t] > highest ? values[t] : highest;
+                for (int64_t t = 0; t < taps; ++t) values[t] -= highest;
+            }
         }
-        for (int64_t i = 0; i < groups * taps; ++i) mask[i] = exp_of(mask[i]);
+        exp_all(mask, padded);
+    }
+
+    // What a group's samples are multiplied with at the end: one over the sum of its exponentials, or one.
+    INLINE Real share_of(const Tile<Real>& tile, int64_t lane) const {
+        if (!p.softmax) return Real(1);
+        Real sum = 0;
+        for (int64_t i = lane; i < lane + taps; ++i) sum += tile.mask[i];
+        return Real(1) / sum;
+    }
+
+    void normalise(Tile<Real>& tile, int64_t groups) const {
+        if (!p.softmax) return;
         for (int64_t g = 0; g < groups; ++g) {
-            Real* values = mask + g * taps;
-            Real sum = 0;
-            for (int64_t t = 0; t < taps; ++t) sum += values[t];
-            Real share = Real(1) / sum;
-            for (int64_t t = 0; t < taps; ++t) values[t] *= share;
+            const Real share = share_of(tile, g * taps);
+            for (int64_t i = g * taps; i < (g + 1) * taps; ++i) {
+                tile.mask[i] *= share;
+                for (int k = 0; k < 4; ++k) tile.weight[k][i] *= share;
+            }
         }
     }
 
@@ -164,7 +189,7 @@ template <typename T> struct Dcnv3 {
                     locate(tile, line * p.w_out + x, y, x, first, groups);
                     for (int64_t g = 0; g < groups; ++g) {
                         const int64_t channel = (first + g) * p.depth;
-                        gather(tile, g * taps, input + channel, output + x * channels + channel);
+                        gather(tile, g * taps, share_of(tile, g * taps), input + channel, output + x * channels + channel);
                     }
                 }
             }
@@ -172,19 +197,21 @@ template <typename T> struct Dcnv3 {
     }
 
     // The weighted sum of one group's samples, in strips of channels from wide to narrow.
-    void gather(const Tile<Real>& tile, int64_t lane, const T* input, T* output) const {
+    void gather(const Tile<Real>& tile, int64_t lane, Real share, const T* input, T* output) const {
         int64_t c = 0;
-        for (; p.depth - c >= 32; c += 32) gather_strip<32>(tile, lane, input + c, output + c);
-        if (p.depth - c >= 16) gather_strip<16>(tile, lane, input + c, output + c), c += 16;
-        if (p.depth - c >= 8) gather_strip<8>(tile, lane, input + c, output + c), c += 8;
-        if (p.depth - c >= 4) gather_strip<4>(tile, lane, input + c, output + c), c += 4;
-        for (; c < p.depth; ++c) gather_strip<1>(tile, lane, input + c, output + c);
+        for (; p.depth - c >= 32; c += 32) gather_strip<32>(tile, lane, share, input + c, output + c);
+        if (p.depth - c >= 16) gather_strip<16>(tile, lane, share, input + c, output + c), c += 16;
+        if (p.depth - c >= 8) gather_strip<8>(tile, lane, share, input + c, output + c), c += 8;
+        if (p.depth - c >= 4) gather_strip<4>(tile, lane, share, input + c, output + c), c += 4;
+        for (; c < p.depth; ++c) gather_strip<1>(tile, lane, share, input + c, output + c);
     }
 
-    template <int STRIP> INLINE void gather_strip(const Tile<Real>& tile, int64_t lane, const T* input, T* output) const {
+    template <int STRIP>
+    INLINE void gather_strip(const Tile<Real>& tile, int64_t lane, Real share, const T* input, T* output) const {
         constexpr int L = STRIP < WIDTH ? STRIP : WIDTH, BLOCKS = STRIP / L;
         const int64_t to_right = channels, to_lower = p.w * channels;
         const int64_t step[4] = {0, to_right, to_lower, to_lower + to_right};
+        alignas(64) static const T zeros[STRIP] = {};
         Pack<Real, L> sum[BLOCKS] = {};
         for (int64_t i = lane; i < lane + taps; ++i) {
             const T* corner = input + tile.pixel[i] * channels;
@@ -197,13 +224,14 @@ template <typename T> struct Dcnv3 {
                     sum[b] += w2 * load<L>(corner + to_lower + b * L);
                     sum[b] += w3 * load<L>(corner + to_lower + to_right + b * L);
                 }
-            } else if (corners) {
+            } else {  // corners outside the map are read from a row of zeros, which costs less than a branch each
                 for (int k = 0; k < 4; ++k) {
-                    if (!(corners >> k & 1)) continue;
-                    for (int b = 0; b < BLOCKS; ++b) sum[b] += tile.weight[k][i] * load<L>(corner + step[k] + b * L);
+                    const T* from = corners >> k & 1 ? corner + step[k] : zeros;
+                    for (int b = 0; b < BLOCKS; ++b) sum[b] += tile.weight[k][i] * load<L>(from + b * L);
                 }
             }
         }
+        for (int b = 0; b < BLOCKS; ++b) sum[b] *= share;
         if constexpr (std::is_same<T, Real>::value) {
             for (int b = 0; b < BLOCKS; ++b) store<L, Real>(output + b * L, sum[b]);
         } else {
@@ -239,6 +267,7 @@ template <typename T> struct Dcnv3 {
                 const int64_t row = (image * p.h_out + y) * p.w_out + x;
                 const T* grad_output = static_cast<const T*>(p.grad_output) + row * channels;
                 locate(tile, row, y, x, first, groups);
+                normalise(tile, groups);
                 for (int64_t i = 0; i < 4 * lanes; ++i) tile.dots[i] = 0;
                 for (int64_t g = 0; g < groups; ++g) {
                     const int64_t channel = (first + g) * p.depth;

@@ -117,6 +117,17 @@ template <int L, typename T> INLINE typename Compute<T>::type load(const T* from
 template <int L, typename Real> INLINE void store(Real* to, Real pack) { *to = pack; }
 #endif
 
+template <int L> INLINE Pack<uint32_t, L> bits_of(Pack<float, L> pack) {
+    Pack<uint32_t, L> bits;
+    memcpy(&bits, &pack, sizeof bits);
+    return bits;
+}
+template <int L> INLINE Pack<float, L> float_of(Pack<uint32_t, L> bits) {
+    Pack<float, L> pack;
+    memcpy(&pack, &bits, sizeof pack);
+    return pack;
+}
+
 template <typename Real, int L> INLINE Real lane_of(const Pack<Real, L>& pack, int lane) {
     if constexpr (L == 1) {
         return pack;

@@ -1,0 +1,91 @@
+"""Pictures with something said on them, drawn with Pillow and the font it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .data.transforms import flatten
+from .files import write_through
+
+PAPER, INK, GREY, RULE = (255, 255, 255), (28, 33, 40), (110, 118, 129), (232, 235, 239)
+ACCENT, ACCENT_SOFT = (13, 116, 144), (176, 214, 224)
+SMALLEST, LARGEST = 360, 800  # the drawn picture's longer side, in pixels
+MARGIN = 16
+
+
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font at a height of ``size`` pixels."""
+    return ImageFont.load_default(size)
+
+
+def for_display(picture: Image.Image, smallest: int = SMALLEST, largest: int = LARGEST) -> Image.Image:
+    """An RGB copy whose longer side is between two lengths; a small picture grows by whole pixels, seen as squares."""
+    picture = flatten(picture, "RGB")
+    longer = max(picture.size)
+    if longer < smallest:
+        factor = -(-smallest // longer)
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    if longer > largest:
+        size = (max(1, picture.width * largest // longer), max(1, picture.height * largest // longer))
+        return picture.resize(size, Image.Resampling.LANCZOS)
+    return picture
+
+
+def draw_answer(picture: Image.Image, labels: Sequence[str], probs: Sequence[float], note: str = "") -> Image.Image:
+    """The picture with a card under it: the answers, best first, each with a bar as long as its probability.
+
+    Args:
+        labels, probs: of equal length; probabilities from 0 to 1.
+        note: a line in small print under the answers.
+    """
+    shown = for_display(picture)
+    width = max(shown.width, SMALLEST)
+    row, first_row, foot = 26, 44, 26 if note else 8
+    height = shown.height + MARGIN // 2 + first_row + row * (len(labels) - 1) + foot
+    card = Image.new("RGB", (width, height), PAPER)
+    card.paste(shown, ((width - shown.width) // 2, 0))
+    draw = ImageDraw.Draw(card)
+    y = shown.height + MARGIN // 2
+    for rank, (label, prob) in enumerate(zip(labels, probs, strict=True)):
+        _draw_row(draw, y, width, label, prob, best=rank == 0)
+        y += row if rank else first_row
+    if note:
+        draw.text((MARGIN, y + 2), fit(draw, note, width - 2 * MARGIN, font(13)), GREY, font(13))
+    return card
+
+
+def _draw_row(draw: ImageDraw.ImageDraw, y: int, width: int, label: str, prob: float, best: bool) -> None:
+    """One answer: label on the left, bar and percentage on the right."""
+    letters, color = (font(22), INK) if best else (font(15), GREY)
+    bar_length, percent_width = width // 4, 64
+    bar_left = width - MARGIN - percent_width - bar_length
+    middle = y + (18 if best else 12)
+    draw.text((MARGIN, middle), fit(draw, label, bar_left - 2 * MARGIN, letters), color, letters, anchor="lm")
+    half = 5 if best else 3
+    draw.rounded_rectangle((bar_left, middle - half, bar_left + bar_length, middle + half), half, RULE)
+    if prob * bar_length >= 1:
+        filled = bar_left + max(2 * half, round(prob * bar_length))
+        draw.rounded_rectangle((bar_left, middle - half, filled, middle + half), half, ACCENT if best else ACCENT_SOFT)
+    draw.text((width - MARGIN, middle), f"{100 * prob:.1f} %", color, font(18 if best else 15), anchor="rm")
+
+
+def fit(draw: ImageDraw.ImageDraw, text: str, width: int, letters: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, or as much of its start as ``width`` pixels hold, with an ellipsis."""
+    text = text.encode("latin-1", "replace").decode("latin-1")  # what Pillow's font can draw
+    if draw.textlength(text, letters) <= width:
+        return text
+    while text and draw.textlength(text + "...", letters) > width:
+        text = text[:-1]
+    return text.rstrip(" ,") + "..."
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture in the format of its suffix; the file appears whole or not at all."""
+    formats = Image.registered_extensions()
+    if path.suffix.lower() not in formats:
+        raise ValueError(f"{path} ends in {path.suffix!r}, which is no picture format; take .png or .jpg")
+    with write_through(path) as temporary:
+        picture.save(temporary, format=formats[path.suffix.lower()])

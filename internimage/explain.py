@@ -1,0 +1,113 @@
+"""A look inside: where a DCNv3 layer samples a picture. ``draw_sampling`` makes a drawing of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .layers.deform_conv import DCNv3
+from .ops.dcnv3.reference import sampling_locations
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingPoints:
+    """Where one output pixel of a DCNv3 layer looks. Coordinates are pixels of the model's input, 0 the first's middle.
+
+    Attributes:
+        points: (G, P, 2) sampling positions as (x, y), float32; they may lie outside the picture.
+        weights: (G, P), of each group adding up to 1.
+        grid: (P, 2) where a plain convolution of that kernel and dilation would look.
+        center: (x, y) of the output pixel in the picture.
+        output_pixel: (column, row) of the output pixel in its map.
+        stride: pixels of the picture between neighbours of the map.
+        stage, block: which layer, counted from 1 and from 0.
+    """
+
+    points: Tensor
+    weights: Tensor
+    grid: Tensor
+    center: tuple[float, float]
+    output_pixel: tuple[int, int]
+    stride: int
+    stage: int
+    block: int
+
+
+@torch.no_grad()
+def sampling_points(
+    model: nn.Module,
+    image: Tensor,
+    stage: int = 3,
+    block: int = -1,
+    position: tuple[float, float] | None = None,
+) -> SamplingPoints:
+    """Where the DCNv3 layer of a block samples ``image`` for one output pixel.
+
+    Args:
+        model: a classifier of :func:`internimage.create_model` or a bare backbone.
+        image: (1, C, H, W) or (C, H, W), preprocessed.
+        stage: 1 to 4, at strides 4, 8, 16 and 32.
+        block: of that stage, from 0; negative numbers count from the end.
+        position: (x, y) in pixels of ``image``; the nearest output pixel is taken. None is the middle.
+
+    Raises:
+        ValueError: there is no such stage, block or position.
+    """
+    image = image[None] if image.dim() == 3 else image
+    if image.dim() != 4 or image.shape[0] != 1:
+        raise ValueError(f"image has shape {tuple(image.shape)}, expected one picture (1, C, H, W)")
+    height, width = image.shape[-2:]
+    x, y = position if position is not None else ((width - 1) / 2, (height - 1) / 2)
+    if not (0 <= x < width and 0 <= y < height):
+        raise ValueError(f"position is ({x:g}, {y:g}), expected x from 0 to {width - 1} and y from 0 to {height - 1}")
+    layer, block = _find_layer(model, stage, block)
+    offset, logits = _run(model, layer, image)
+    geometry, stride = layer.geometry, 4 * 2 ** (stage - 1)
+    # output pixel i of every 3x3, stride 2 convolution on the way is centred on its input's pixel 2i
+    column, row = min(round(x / stride), offset.shape[2] - 1), min(round(y / stride), offset.shape[1] - 1)
+    at_x, at_y = sampling_locations(offset.float(), geometry)
+    plain_x, plain_y = sampling_locations(torch.zeros_like(offset, dtype=torch.float32), geometry)
+    points, grid = torch.stack((at_x, at_y), -1), torch.stack((plain_x, plain_y), -1)  # (1, H, W, G, P, 2)
+    weights = logits.float().reshape(*logits.shape[:3], geometry.groups, geometry.taps).softmax(-1)
+    return SamplingPoints(
+        points=(points[0, row, column] * stride).cpu(),
+        weights=weights[0, row, column].cpu(),
+        grid=_unscaled(grid[0, row, column, 0], geometry.offset_scale, (column, row)).cpu() * stride,
+        center=(float(column * stride), float(row * stride)),
+        output_pixel=(column, row),
+        stride=stride,
+        stage=stage,
+        block=block,
+    )
+
+
+def _find_layer(model: nn.Module, stage: int, block: int) -> tuple[DCNv3, int]:
+    backbone = getattr(model, "backbone", model)
+    levels = getattr(backbone, "levels", None)
+    if levels is None:
+        raise ValueError(f"{type(model).__name__} has no levels; expected a classifier or an InternImage backbone")
+    if not 1 <= stage <= len(levels):
+        raise ValueError(f"stage is {stage}, expected 1 to {len(levels)}")
+    blocks = levels[stage - 1].blocks
+    if not -len(blocks) <= block < len(blocks):
+        raise ValueError(f"block is {block}, expected 0 to {len(blocks) - 1}: stage {stage} has {len(blocks)} blocks")
+    return blocks[block].dcn, block % len(blocks)
+
+
+def _run(model: nn.Module, layer: DCNv3, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Offsets and mask logits of the layer while the model looks at the image."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        getattr(model, "backbone", model)(image)
+    finally:
+        handle.remove()
+    _, offset, logits = layer.sampling(seen[0])
+    return offset, logits
+
+
+def _unscaled(grid: Tensor, offset_scale: float, center: tuple[int, int]) -> Tensor:
+    """The grid that ``offset_scale`` has stretched around its middle, back at the spacing of a plain convolution."""
+    middle = grid.new_tensor(center)
+    return middle + (grid - middle) / (offset_scale or 1.0)

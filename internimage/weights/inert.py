@@ -1,0 +1,140 @@
+"""Reads pickled checkpoints without running anything in them.
+
+PyTorch's ``weights_only`` reader builds tensors and plain containers, and refuses every other name. Training scripts
+also store their configuration (a yacs ``CfgNode``, an argparse ``Namespace``) and numpy numbers beside the weights:
+for these names the reader is given stand-ins that hold the data and can do nothing. What comes out is plain: dict,
+list, tuple, numbers, strings, numpy arrays, tensors.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .report import WeightsError
+
+_PLAIN_DTYPE = re.compile(r"[<>|=]?([?bBhHiIlLqQefdFD]|[biufc]\d{1,2}|[SU]\d*)")
+_NUMPY_TYPES = ("bool", "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_NUMPY_TYPES += ("float16", "float32", "float64", "complex64", "complex128")
+_safe_names = threading.Lock()  # torch keeps the names it allows in one global set
+
+
+def read_pickle(path: str | Path) -> Any:
+    """The contents of a ``.pth``, ``.pt`` or ``.bin`` file; tensors on the CPU, mapped from the file where it allows.
+
+    Raises:
+        WeightsError: the file is no checkpoint, or asks for a name that is not data; the message gives the name.
+    """
+    path = Path(path)
+    mmap = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
+    try:
+        with _safe_names, torch.serialization.safe_globals(_STAND_INS):
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        return _plain(contents, {})
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file makes the reader fail in many ways
+        raise WeightsError(_refusal(path, str(error))) from error
+
+
+def _refusal(path: Path, message: str) -> str:
+    name = re.search(r"GLOBAL (\S+)|(?:unrecognized function|allowlisted via `add_safe_globals` but got) (.+)", message)
+    if name is None:
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        return f"{path} is no checkpoint that can be read safely: {lines[-1] if lines else 'it is damaged'}"
+    return (
+        f"{path} is refused: it asks for {name[1] or name[2]}, which is not data. Only tensors, plain containers, numbers, "
+        "yacs and argparse configurations are read; nothing in the file was run. If you trust its origin, open it "
+        'where it was made and save the weights alone: torch.save({"model": model.state_dict()}, ...)'
+    )
+
+
+class _Namespace:
+    """In place of ``argparse.Namespace``."""
+
+    fields: dict = {}
+
+    def __setstate__(self, state: dict) -> None:
+        self.fields = dict(state)
+
+
+class _DType:
+    """In place of ``numpy.dtype``; takes numbers and strings, no objects and no records."""
+
+    def __init__(self, code: str | bytes, align: bool = False, copy: bool = True) -> None:
+        text = code.decode("ascii") if isinstance(code, bytes) else code
+        if not isinstance(text, str) or not _PLAIN_DTYPE.fullmatch(text):
+            raise WeightsError(f"a numpy array of dtype {code!r}: not numbers or strings")
+        self.dtype = np.dtype(text)
+
+    def __setstate__(self, state: tuple) -> None:
+        order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
+        if order in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array:
+    """In place of ``numpy.ndarray`` while it is put together."""
+
+    value: np.ndarray = np.empty(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _version, shape, dtype, fortran, data = state
+        values = np.frombuffer(_bytes(data), dtype.dtype)
+        self.value = values.reshape(shape, order="F" if fortran else "C").copy()
+
+
+def _array(subtype: Any, shape: Any, code: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: _DType, data: Any) -> Any:
+    return np.frombuffer(_bytes(data), dtype.dtype, count=1)[0].item()
+
+
+def _bytes(data: Any) -> bytes:
+    return data.encode("latin1") if isinstance(data, str) else bytes(data)
+
+
+_OPEN = object()  # a container whose items are being looked at
+
+
+def _plain(value: Any, seen: dict[int, Any]) -> Any:
+    """``value`` with plain containers in place of the stand-ins; ``seen`` keeps what shares its items from growing."""
+    if isinstance(value, _DType):
+        return value.dtype
+    if isinstance(value, _Array):
+        return value.value
+    if not isinstance(value, (_Namespace, dict, list, tuple)) or isinstance(value, torch.Size):
+        return value
+    done = seen.get(id(value))
+    if done is _OPEN:
+        raise WeightsError("a container in it contains itself")
+    if done is None:
+        seen[id(value)] = _OPEN
+        if isinstance(value, (list, tuple)):
+            done = type(value)(_plain(item, seen) for item in value)
+        else:
+            items = value.fields if isinstance(value, _Namespace) else value
+            done = {key: _plain(item, seen) for key, item in dict.items(items)}
+        seen[id(value)] = done
+    return done
+
+
+# A CfgNode is a dict with settings of its own beside the items; an OrderedDict takes both without looking at them.
+_STAND_INS: list = [
+    (OrderedDict, "yacs.config.CfgNode"),
+    (_Namespace, "argparse.Namespace"),
+    (_Array, "numpy.ndarray"),
+    (_DType, "numpy.dtype"),
+]
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    _STAND_INS += [(_array, f"{_module}._reconstruct"), (_scalar, f"{_module}.scalar")]
+_STAND_INS += [(getattr(np, name, np.bool_), f"numpy.{name}") for name in _NUMPY_TYPES]

@@ -1,0 +1,63 @@
+"""Every backend against the float64 reference over random geometry, dtypes, memory layouts and hostile offsets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tolerances import tolerance
+
+from .cases import BACKENDS, Inputs, Result, near_lattice, run, tolerance_row
+from .strategies import calls
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=150)
+@given(inputs=calls(), softmax=st.booleans())
+def test_backend_matches_reference(backend, inputs, softmax):
+    check(backend, inputs, softmax)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=2000)
+@given(inputs=calls(), softmax=st.booleans())
+def test_backend_matches_reference_on_thousands_of_calls(backend, inputs, softmax):
+    check(backend, inputs, softmax)
+
+
+def check(backend: str, inputs: Inputs, softmax: bool) -> None:
+    exact = inputs.to(torch.float64)
+    got, want = run(inputs, backend, softmax), run(exact, "reference", softmax)
+    bound = tolerance(tolerance_row(backend), inputs.input.dtype)
+    ignore = near_lattice(inputs)
+    for name, a, b, size in zip(Result._fields, got, want, sizes(exact, softmax), strict=True):
+        assert a.shape == b.shape and a.dtype == inputs.input.dtype
+        error = (a.double() - b).abs()
+        assert not error.isnan().any(), f"{name} holds NaN"
+        if name == "grad_offset":
+            error = error.masked_fill(ignore, 0)
+        if error.numel():
+            assert error.max() <= bound * size, f"{name}: error {error.max():.3g} where terms add up to {size:.3g}"
+
+
+def sizes(inputs: Inputs, softmax: bool) -> tuple[float, float, float, float]:
+    """What the terms of each sum add up to without their signs: rounding is measured against it.
+
+    The sums themselves can cancel: one lone output may be tiny beside its terms.
+    """
+    mask = inputs.mask
+    if softmax:
+        grouped = mask.unflatten(-1, (inputs.geometry.groups, inputs.geometry.taps))
+        mask = grouped.softmax(-1).reshape(mask.shape)
+    positive = Inputs(inputs.input.abs(), inputs.offset, mask.abs(), inputs.grad_output.abs(), inputs.geometry)
+    output, grad_input, _, grad_mask = (largest(tensor) for tensor in run(positive, "reference"))
+    grad_sums = inputs.grad_output.abs().unflatten(-1, (inputs.geometry.groups, -1)).sum(-1)
+    slope = largest(inputs.input) * largest(grad_sums) * largest(mask)
+    return output, grad_input, 2 * slope * abs(inputs.geometry.offset_scale), grad_mask
+
+
+def largest(tensor: torch.Tensor) -> float:
+    return tensor.abs().max().item() if tensor.numel() else 0.0

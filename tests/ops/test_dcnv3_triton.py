@@ -1,0 +1,80 @@
+"""The Triton backend on a machine without a card: its kernels in the interpreter, and its reasons to refuse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from internimage.ops import BackendError, available_backends
+from internimage.ops.dcnv3 import gpu
+
+from .cases import Case, forward
+
+REPOSITORY = Path(__file__).parents[2]
+without_card = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+
+
+def in_the_interpreter(which: str) -> None:
+    """Runs ``dcnv3_triton_cases.py`` in a process of its own; fails with its report."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    cases = Path(__file__).with_name("dcnv3_triton_cases.py")
+    command = [sys.executable, "-m", "pytest", str(cases), "-m", which, "-q", "--tb=short", "-p", "no:cacheprovider"]
+    done = python(command, TRITON_INTERPRET="1")
+    assert done.returncode == 0, "\n" + done.stdout + done.stderr
+
+
+def python(command: list[str], **environment: str) -> subprocess.CompletedProcess:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TRITON_", "PYTEST_"))}
+    return subprocess.run(command, cwd=REPOSITORY, env=inherited | environment, capture_output=True, text=True)
+
+
+def test_kernels_in_the_interpreter():
+    in_the_interpreter("not slow")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_kernels_in_the_interpreter_at_length():
+    in_the_interpreter("slow")
+
+
+def test_asking_imports_no_triton():
+    script = """
+import sys
+import torch
+from internimage.ops import available_backends, dcnv3
+before = set(sys.modules)
+available_backends("cpu"), available_backends("cuda")
+dcnv3(torch.zeros(1, 3, 4, 2), torch.zeros(1, 3, 4, 18), torch.zeros(1, 3, 4, 9))
+loaded = {name for name in sys.modules if name.split(".")[0] == "triton" or name.endswith("triton_kernels")}
+assert not loaded, sorted(loaded)
+"""
+    done = python([sys.executable, "-c", script])
+    assert done.returncode == 0, done.stderr
+
+
+def test_refuses_the_cpu_outside_the_interpreter_and_says_how_to_get_there(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    inputs = Case("any", (1, 3, 4)).make(torch.float32)
+    with pytest.raises(BackendError, match="triton +input is on cpu .*TRITON_INTERPRET=1"):
+        forward(inputs, "triton")
+
+
+@without_card
+def test_says_that_there_is_no_card():
+    assert available_backends("cuda")["triton"] == ["torch finds no CUDA device"]
+
+
+def test_names_what_is_missing(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
+    assert "C compiler" in gpu._look_around.__wrapped__("cuda")
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)
+    assert gpu._look_around.__wrapped__("cuda") == "Triton is not installed"
