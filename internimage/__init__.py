@@ -12,11 +12,22 @@ if TYPE_CHECKING:
     from .models import create_model, list_models
     from .weights import load_weights
 
-__all__ = ["__version__", "create_model", "list_models", "load", "load_weights"]
+__all__ = ["__version__", "create_model", "list_models", "load", "load_weights", "register_with_timm"]
 
 # What the front door hands out, and the room it comes from: imported at its first use, so that `internimage --help`
 # answers before torch is loaded.
 _ROOMS = {"create_model": "models", "list_models": "models", "load": "classifier", "load_weights": "weights"}
+
+
+def register_with_timm() -> list[str]:
+    """Make timm know every model, so that ``timm.create_model("internimage_t")`` works; returns their names.
+
+    Raises:
+        ImportError: timm is not installed; the message says how to.
+    """
+    from .timm_registry import register
+
+    return register()
 
 
 def __getattr__(name: str) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .layers.deform_conv import DCNv3
 from .ops.dcnv3.reference import sampling_locations
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingPoints:
@@ -32,6 +34,18 @@ class SamplingPoints:
     stride: int
     stage: int
     block: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers, for JSON; a coordinate that is no number is None."""
+        finite = torch.isfinite(self.points)
+        points = [
+            [[v if ok else None for v, ok in zip(*pair, strict=True)] for pair in zip(*group, strict=True)]
+            for group in zip(self.points.tolist(), finite.tolist(), strict=True)
+        ]
+        return {
+            **{name: getattr(self, name) for name in ("stage", "block", "stride", "output_pixel", "center")},
+            **{"points": points, "weights": self.weights.tolist(), "grid": self.grid.tolist()},
+        }
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .files import write_through
@@ -94,18 +95,21 @@ def save_features(features: Mapping[str, Tensor], path: str | Path) -> None:
     Raises:
         ValueError: the name ends otherwise.
     """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        from safetensors.torch import save_file
-
-        with write_through(path) as temporary:
+    path = check_suffix(path)
+    with write_through(path) as temporary:
+        if path.suffix == ".npz":
+            with open(temporary, "wb") as file:  # by name, savez would append a suffix
+                np.savez(file, allow_pickle=False, **{name: _as_numpy(tensor) for name, tensor in features.items()})
+        else:
             save_file({name: tensor.clone() for name, tensor in features.items()}, str(temporary))
-    elif path.suffix == ".npz":
-        arrays = {name: _as_numpy(tensor) for name, tensor in features.items()}
-        with write_through(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-    else:
+
+
+def check_suffix(path: str | Path) -> Path:
+    """The path, if :func:`save_features` can write it; else ValueError, before any work is done."""
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".npz"):
         raise ValueError(f"{path} ends in {path.suffix!r}, expected .safetensors or .npz")
+    return path
 
 
 def _as_numpy(tensor: Tensor) -> np.ndarray:

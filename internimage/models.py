@@ -6,12 +6,14 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .backbones.config import SIZES, InternImageConfig
+from .backbones.features import FeatureExtractor
 from .backbones.internimage import InternImage, as_level_indices
 from .heads.classification import ClipProjectorHead, ConvHead, LevelFusion, LinearHead
 from .ops.dcnv3.op import BACKENDS
@@ -163,61 +165,6 @@ class InternImageClassifier(nn.Module):
         return set()
 
 
-class FeatureExtractor(nn.Module):
-    """A backbone that returns the maps of some levels, in the order asked for.
-
-    Args:
-        config: the architecture.
-        out_indices: levels 0 to 3; an int n is the last n levels; None is all.
-        backend: the DCNv3 backend of every block; None picks the fastest.
-
-    Attributes:
-        feature_info: ``channels()`` and ``reduction()`` (stride) of each map.
-    """
-
-    output_fmt = "NCHW"
-
-    def __init__(
-        self, config: InternImageConfig, out_indices: int | Sequence[int] | None = None, backend: str | None = None
-    ) -> None:
-        super().__init__()
-        self.config, self.in_chans = config, config.in_chans
-        self.default_cfg: dict[str, Any] = {}
-        self.pretrained_cfg = self.default_cfg
-        self.backbone = InternImage(config, as_level_indices(out_indices), backend=backend)
-        self.out_indices = self.backbone.out_indices
-        infos = self.backbone.feature_info
-        self.feature_info = FeatureInfo({**infos[i], "module": f"backbone.levels.{i}", "index": i} for i in self.out_indices)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, in_chans, H, W) to a list of (N, C, H, W) maps."""
-        return self.backbone(x)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only block inputs for the backward pass."""
-        self.backbone.set_grad_checkpointing(enable)
-
-
-class FeatureInfo(list):
-    """A list of ``{"num_chs", "reduction", "module", "index"}``, one a map, with timm's accessors."""
-
-    def channels(self) -> list[int]:
-        """Channels of each map."""
-        return [info["num_chs"] for info in self]
-
-    def reduction(self) -> list[int]:
-        """Stride of each map against the image."""
-        return [info["reduction"] for info in self]
-
-    def module_name(self) -> list[str]:
-        """The module each map comes from."""
-        return [info["module"] for info in self]
-
-    def get_dicts(self, keys: Iterable[str] | None = None) -> list[dict]:
-        """The entries, or only ``keys`` of each."""
-        return [{key: info[key] for key in (info if keys is None else keys)} for info in self]
-
-
 class Input(NamedTuple):
     """What the weights of a size were trained on; it says nothing about what the network can take."""
 
@@ -239,17 +186,17 @@ INPUTS = {
 }
 
 
-def default_cfg(name: str) -> dict[str, Any]:
-    """What timm's data and loading functions want to know of a size."""
+def default_cfg(name: str, image_size: int | None = None, num_classes: int | None = None) -> dict[str, Any]:
+    """What timm's data and loading functions want to know of a size, or of weights of it that were trained otherwise."""
     config, data = SIZES[name], INPUTS[name]
-    pool = -(-data.image_size // (16 if config.use_clip_projector else 32))
+    size = image_size or data.image_size
+    pool = -(-size // (16 if config.use_clip_projector else 32))  # rounded up, as each convolution of stride 2 does
     return {
         "architecture": name,
-        "input_size": (config.in_chans, data.image_size, data.image_size),
-        "num_classes": data.num_classes,
+        "input_size": (config.in_chans, size, size),
+        "num_classes": num_classes or data.num_classes,
         "pool_size": (pool, pool),
         "crop_pct": 1.0,
-        "crop_mode": "center",
         "interpolation": "bicubic",
         "mean": data.mean,
         "std": data.std,
@@ -274,26 +221,110 @@ def get_config(name: str, **overrides: Any) -> InternImageConfig:
     """
     if name not in list_models():
         raise ValueError(f"there is no model {name!r}{_nearest(name, SIZES)}; the models are {', '.join(SIZES)}")
-    known = InternImageConfig.field_names()
+    options = (*InternImageConfig.field_names(), *_OPTIONS)
     for key in overrides:
-        if key not in known:
-            options = (*known, *_OPTIONS)
+        if key not in InternImageConfig.field_names():
             raise TypeError(f"create_model takes no {key!r}{_nearest(key, options)}; it takes {', '.join(options)}")
     return replace(SIZES[name], **overrides)
 
 
-_OPTIONS = (
-    "num_classes",
-    "pretrained",
-    "features_only",
-    "out_indices",
-    "global_pool",
-    "backend",
-    "device",
-    "dtype",
-)
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    pretrained: bool | str = False,
+    features_only: bool = False,
+    out_indices: int | Sequence[int] | None = None,
+    global_pool: str | None = None,
+    backend: str | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **overrides: Any,
+) -> InternImageClassifier | FeatureExtractor:
+    """A model by name.
+
+    Args:
+        name: one of :func:`list_models`.
+        num_classes: what the pretrained weights carry, or those of the size would, unless given; 0 for pooled features.
+        pretrained: load released weights, downloaded once and cached: True is the best file of that size, a string
+            one of the catalog. Another number of classes or of image channels keeps what fits and adapts the rest.
+        features_only: return a :class:`FeatureExtractor`, which has no use for ``num_classes`` and ``global_pool``.
+        out_indices: the levels whose maps it returns, in that order; None is all four.
+        global_pool: "avg", "max", "attention" (H and G) or "" for none; see :class:`InternImageClassifier`.
+        backend: the DCNv3 backend of every block; None picks the fastest.
+        device: where the parameters are made; "meta" makes none.
+        dtype: of the parameters, which are made in it: no float32 copy ever exists.
+        **overrides: fields of :class:`InternImageConfig`, such as ``in_chans`` or ``drop_path_rate``.
+
+    Raises:
+        ValueError: no such model, or a value means nothing; the message says what fits.
+        TypeError: no such keyword; the message names the nearest.
+        BackendError: there is no such backend.
+    """
+    config = get_config(name, **overrides)
+    if backend is not None:
+        named(BACKENDS, backend)
+    if pretrained and torch.device(device or "cpu").type == "meta":
+        raise ValueError("pretrained weights need a device with memory; for device='meta' pass pretrained=False")
+    if out_indices is not None and not features_only:
+        raise ValueError(f"out_indices={out_indices!r} goes with features_only=True")
+    weights, carried = _weights(name, pretrained) if pretrained else (None, INPUTS[name].num_classes)
+    if num_classes is None:
+        num_classes = carried
+    model: InternImageClassifier | FeatureExtractor
+    with _made_on(device if weights is None else "meta", dtype):  # loading makes the parameters: none is made twice
+        if features_only:
+            model = FeatureExtractor(config, out_indices, backend)
+        else:
+            model = InternImageClassifier(config, num_classes, global_pool, backend)
+    if weights is not None:
+        from .weights import load_weights
+
+        load_weights(model, weights, device=torch.get_default_device() if device is None else device)
+    if isinstance(model, FeatureExtractor):
+        model.backbone.drop_levels_after(max(model.out_indices))
+    model.default_cfg.update(default_cfg(name))
+    return model
+
+
+def embedded_weights(name: str) -> Path:
+    """Where the package keeps the weights of a size that comes with it."""
+    return Path(__file__).parent / "assets" / f"{name}.safetensors"
+
+
+def _weights(name: str, pretrained: bool | str) -> tuple[str | Path, int]:
+    """Where the weights of a size are, and how many classes they know."""
+    from .weights import catalog
+
+    if pretrained is True and name not in catalog.DEFAULTS:
+        return embedded_weights(name), INPUTS[name].num_classes
+    entry = catalog.get(catalog.DEFAULTS[name] if pretrained is True else str(pretrained))
+    if entry.model != name:
+        raise ValueError(f"pretrained={pretrained!r} are weights of {entry.model}, the model asked for is {name}")
+    return entry.name, entry.num_classes
+
+
+_OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "global_pool", "backend", "device", "dtype")
 
 
 def _nearest(word: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(word).lower(), list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+@contextlib.contextmanager
+def _made_on(device: torch.device | str | None, dtype: torch.dtype | None) -> Iterator[None]:
+    """Parameters made inside lie on ``device`` and have ``dtype``."""
+    before = torch.get_default_dtype()
+    try:
+        place = contextlib.nullcontext() if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}: {str(error).splitlines()[0]}") from error
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype is {dtype!r}, expected a floating point type such as torch.bfloat16")
+    try:
+        torch.set_default_dtype(before if dtype is None else dtype)
+        with place:
+            yield
+    finally:
+        torch.set_default_dtype(before)

@@ -33,6 +33,7 @@ TOLERANCES: dict[tuple[str, torch.dtype], Tolerance] = {
     ("export form", torch.float32): Tolerance(1e-5, "normalised coordinates lose bits of the position: up to 4e-6"),
     ("export form", torch.bfloat16): Tolerance(8e-3, _ONE_ROUNDING),
     ("export form", torch.float16): Tolerance(1e-3, _ONE_ROUNDING),
+    ("wide map", torch.float32): Tolerance(1e-4, "around pixel 700 float32 knows a position to 3e-5; measured 4.3e-5"),
     # One module, such as DCNv3: projections, norm and operator.
     ("module", torch.float64): Tolerance(1e-9, _RECORDED),
     ("module", torch.float32): Tolerance(1e-5, _RECORDED),

@@ -170,7 +170,9 @@ _LARGE = replace(_BASE, post_norm=True, layer_scale=1e-5)
 _HUGE = replace(_BASE, dw_kernel_size=5, level2_post_norm=True, center_feature_scale=True, use_clip_projector=True)
 
 SIZES: dict[str, InternImageConfig] = {
-    "internimage_femto": replace(_BASE, channels=32, depths=(2, 2, 4, 2), groups=(2, 4, 8, 16), in_chans=1),
+    "internimage_femto": replace(
+        _BASE, channels=32, depths=(1, 2, 3, 1), groups=(2, 4, 8, 16), in_chans=1, mlp_ratio=2.0, cls_scale=1.0
+    ),
     "internimage_t": _BASE,
     "internimage_s": replace(_LARGE, channels=80, depths=(4, 4, 21, 4), groups=(5, 10, 20, 40)),
     "internimage_b": replace(_LARGE, channels=112, depths=(4, 4, 21, 4), groups=(7, 14, 28, 56)),

@@ -141,7 +141,7 @@ def _read_limited(stream: Any, max_bytes: int, name: str, deadline: float = floa
         chunks.append(chunk)
         total += len(chunk)
         if total > max_bytes:
-            raise PictureError(f"{name}: over {max_bytes / 2**20:g} MiB")
+            raise PictureError(f"{name}: over {max_bytes / 2**20:.3g} MiB")
         if time.monotonic() > deadline:
             raise PictureError(f"{name}: not complete in time")
     return b"".join(chunks)

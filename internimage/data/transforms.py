@@ -17,6 +17,7 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # for one channel where a model does not say: the means of the three
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -39,8 +40,7 @@ class Preprocessing:
         mean, std: per channel, on values from 0 to 1.
         mode: "RGB" for three channels, "L" for one.
         dark_background: the model was trained on light objects that fill a black frame. A picture with a bright border
-            is inverted; one of another size than the input is also cut to what stands out from its border, and
-            padded to a square instead of cropped.
+            is inverted and cut to what stands out; every picture is padded to a square rather than cropped.
 
     Raises:
         ValueError: a value means nothing; the message says which and what fits.
@@ -66,7 +66,9 @@ class Preprocessing:
         for name in ("mean", "std"):
             value = tuple(float(v) for v in getattr(self, name))  # JSON has lists only
             if len(value) != self.channels or (name == "std" and min(value) <= 0):
-                raise ValueError(f"{name} is {value}, expected {self.channels} numbers for mode={self.mode!r}, std above 0")
+                raise ValueError(
+                    f"{name} is {value}, expected {self.channels} numbers for mode={self.mode!r}, std above 0"
+                )
             object.__setattr__(self, name, value)
 
     @property
@@ -83,7 +85,7 @@ class Preprocessing:
         picture = flatten(picture, self.mode)
         size, resample = self.image_size, INTERPOLATIONS[self.interpolation]
         if self.dark_background:
-            picture = on_black(picture, trim=picture.size != (size, size))
+            picture = on_black(picture)
         if not self.crop:
             return picture if picture.size == (size, size) else picture.resize((size, size), resample)
         picture = shorten(picture)
@@ -136,16 +138,21 @@ def shorten(picture: Image.Image) -> Image.Image:
     return picture.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
-def on_black(picture: Image.Image, trim: bool) -> Image.Image:
-    """A grey picture with a bright border inverted; with ``trim`` cut to what stands out from the border, padded square."""
+def on_black(picture: Image.Image) -> Image.Image:
+    """A grey picture as a light object on a dark square.
+
+    One with a bright border, such as a product photo on white, is inverted and cut to what stands out from its border;
+    one with a dark border keeps its frame. Both are padded to a square.
+    """
     background = border_level(picture)
     if background > 127:
         picture, background = ImageOps.invert(picture), 255 - background
-    if not trim:
+        stands_out = ImageChops.difference(picture, Image.new("L", picture.size, background))
+        box = stands_out.point(lambda level: 255 if level > TRIM_LEVELS else 0).getbbox()
+        picture = picture.crop(box) if box else picture
+    picture = shorten(picture)
+    if picture.width == picture.height:
         return picture
-    stands_out = ImageChops.difference(picture, Image.new("L", picture.size, background))
-    box = stands_out.point(lambda level: 255 if level > TRIM_LEVELS else 0).getbbox()
-    picture = shorten(picture.crop(box) if box else picture)
     side = max(picture.size)
     square = Image.new("L", (side, side), background)
     square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))

@@ -132,9 +132,17 @@ class ClipProjectorHead(nn.Module):
     Args:
         width: channels of the fused map, 1024 in the released models.
         out_features: width of the pooled vector, 768; what ``pre_logits`` returns.
+        global_pool: "attention", or "" to hand out the fused map.
     """
 
-    def __init__(self, num_classes: int, width: int = 1024, heads: int = 16, out_features: int = 768) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        width: int = 1024,
+        heads: int = 16,
+        out_features: int = 768,
+        global_pool: str = "attention",
+    ) -> None:
         super().__init__()
         self.hidden_features = out_features
         self.pool = AttentionPool(width, heads, out_features)
@@ -143,7 +151,7 @@ class ClipProjectorHead(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        self.reset(num_classes, "attention")
+        self.reset(num_classes, global_pool)
 
     def reset(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh classifier; ``global_pool=""`` hands out the fused map, ``None`` keeps the pooling."""

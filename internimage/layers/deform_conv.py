@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import fused
 from ..ops.dcnv3 import dcnv3_from_logits
 from ..ops.geometry import Geometry, IntPair, as_pair
 from .activation import make_activation
@@ -87,13 +88,20 @@ class DCNv3(nn.Module):
 
     def sampling(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the depthwise branch (N, H_out, W_out, C), offsets (..., G*P*2) and mask logits (..., G*P)."""
-        features = self.dw_act(self.dw_norm(self.dw_conv(x)))
+        features = self._features(x)
         # one matrix product for both; they stay two parameters, since training recipes treat them differently
         weight = torch.cat((self.offset.weight, self.mask.weight))
         bias = torch.cat((self.offset.bias, self.mask.bias))
         sizes = (self.offset.out_features, self.mask.out_features)
         offset, logits = F.linear(features, weight, bias).split(sizes, dim=-1)
         return features, offset, logits
+
+    def _features(self, x: Tensor) -> Tensor:
+        conv, norm, act = self.dw_conv, self.dw_norm, self.dw_act
+        kinds = (type(conv), type(norm), type(act))
+        if kinds == (ChannelsLastConv2d, nn.LayerNorm, nn.GELU) and fused.takes(x, conv, norm, act):
+            return fused.depthwise_norm_gelu(x, conv, norm)
+        return act(norm(conv(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, H, W, C) to (N, H_out, W_out, C)."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import fused
 from .activation import make_activation
 
 
@@ -18,4 +20,9 @@ class MLP(nn.Module):
         self.drop = nn.Dropout(drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        return self.drop(self.fc2(self.drop(self._hidden(x))))
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        if type(self.fc1) is nn.Linear and type(self.act) is nn.GELU and fused.takes(x, self.fc1, self.act):
+            return fused.add_bias_gelu_(F.linear(x, self.fc1.weight), self.fc1.bias)  # in place: the map is large
+        return self.act(self.fc1(x))

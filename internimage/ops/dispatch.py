@@ -61,7 +61,7 @@ def choose(backends: Sequence[Backend], call: Call, requested: str | None = None
     """The first backend that takes the call, or the requested one; raises BackendError with every reason otherwise."""
     requested = requested or _from_environment()
     if requested is not None:
-        backend = _named(backends, requested)
+        backend = named(backends, requested)
         if backend.why_not(call):
             raise BackendError(_refusal(backends, call, requested))
         return backend
@@ -77,7 +77,8 @@ def _from_environment() -> str | None:
     return os.environ.get("INTERNIMAGE_BACKEND") or None
 
 
-def _named(backends: Sequence[Backend], name: str) -> Backend:
+def named(backends: Sequence[Backend], name: str) -> Backend:
+    """The backend of that name; raises BackendError with the names there are."""
     for backend in backends:
         if backend.name == name:
             return backend

@@ -42,10 +42,12 @@ class Geometry:
     ) -> Geometry:
         """Accepts an int or a pair for each axis argument; raises ValueError for values that mean nothing."""
         kernel = as_pair("kernel_size", kernel_size, 1)
-        if not isinstance(groups, int) or groups < 1:
+        if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
             raise ValueError(f"groups is {groups!r}, expected an int >= 1")
-        if not abs(offset_scale) < math.inf:  # math.isfinite cannot be traced; NaN fails this too
+        if not isinstance(offset_scale, (int, float)) or not abs(offset_scale) < math.inf:  # math.isfinite cannot be traced; NaN fails this too
             raise ValueError(f"offset_scale is {offset_scale!r}, expected a finite number")
+        if not isinstance(remove_center, bool):
+            raise ValueError(f"remove_center is {remove_center!r}, expected True or False")
         if remove_center and (kernel[0] % 2 == 0 or kernel[1] % 2 == 0):
             raise ValueError(f"remove_center needs a kernel that is odd on both axes, got kernel_size={kernel}")
         if remove_center and kernel == (1, 1):
@@ -57,7 +59,7 @@ class Geometry:
             as_pair("dilation", dilation, 1),
             groups,
             float(offset_scale),
-            bool(remove_center),
+            remove_center,
         )
 
     @property

@@ -15,13 +15,14 @@ class ClassificationRecipe(TrainingPlan):
     """A model, its pictures and how it is trained.
 
     ``model`` is a name of :func:`internimage.list_models`; ``data`` is "fashion-mnist" or a folder of class folders;
-    ``image_size`` is the side of the input in pixels, ``channels`` 1 (grey) or 3; ``mean`` and ``std`` have one value a
+    ``image_sizes`` are sides of the input in pixels, each for an equal share of the epochs: small pictures first teach most
+    of it in less time, and the last size is the one that the model is used with. ``channels`` is 1 (grey) or 3; ``mean`` and ``std`` have one value a
     channel, on values 0 to 1; ``held_out`` is the share of the pictures that is measured on and not trained on.
     """
 
     model: str
     data: str
-    image_size: int
+    image_sizes: tuple[int, ...]
     channels: int = 3
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -30,6 +31,15 @@ class ClassificationRecipe(TrainingPlan):
     drop_path_rate: float = 0.0
     label_smoothing: float = 0.1
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    @property
+    def image_size(self) -> int:
+        """The side of the input, in pixels, that the trained model is used with."""
+        return self.image_sizes[-1]
+
+    def image_size_at(self, epoch: int) -> int:
+        """The side of the input while training, by the epoch counted from 0."""
+        return self.image_sizes[min(epoch * len(self.image_sizes) // self.epochs, len(self.image_sizes) - 1)]
 
 
 def internimage_femto() -> ClassificationRecipe:
@@ -42,13 +52,13 @@ def internimage_femto() -> ClassificationRecipe:
         name="internimage_femto",
         model="internimage_femto",
         data="fashion-mnist",
-        image_size=56,
+        image_sizes=(40, 40, 56),
         channels=1,
         mean=(0.286,),
         std=(0.353,),
         dark_background=True,
         held_out=1 / 12,
-        epochs=32,
+        epochs=24,
         batch_size=128,
         lr=2e-3,
         warmup_epochs=1.0,

@@ -41,7 +41,7 @@ class ClassificationTask:
             self._order = (epoch, torch.randperm(len(self.trained_on), generator=generator))
         chosen = self._order[1][index * self.recipe.batch_size :][: self.recipe.batch_size]
         images = self.trained_on.images[chosen].to(self.device).float() / 255
-        images = augment(images, self.recipe.image_size, self.recipe.augmentation)
+        images = augment(images, self.recipe.image_size_at(epoch), self.recipe.augmentation)
         return self._normalise(images), self.trained_on.labels[chosen].to(self.device)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

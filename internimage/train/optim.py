@@ -14,4 +14,4 @@ def make_optimizer(model: nn.Module, plan: TrainingPlan) -> torch.optim.Optimize
 
     spared = tuple(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else ()
     groups = param_groups_weight_decay(model, plan.weight_decay, no_weight_decay_list=spared)
-    return torch.optim.AdamW(groups, lr=plan.lr)
+    return torch.optim.AdamW(groups, lr=plan.lr, fused=True)

@@ -230,4 +230,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise WeightsError(f"{path} holds {type(contents).__name__}, expected a JSON object")
     return contents
-

@@ -41,7 +41,7 @@ def download(entry: catalog.Released) -> Path:
         return download_repository(entry.repo) if entry.file is None else fetch(entry.repo, entry.file)
     if entry.url is None or entry.by_hand:
         where = entry.url or "its authors' storage"
-        raise WeightsError(f"{entry.name} must be fetched by hand from {where}; then give its path in place of the name")
+        raise WeightsError(f"{entry.name} must be fetched by hand from {where}; then give its path, not its name")
     return download_address(entry.url)
 
 
@@ -78,7 +78,7 @@ def looks_like_repository(name: str) -> bool:
 
 
 def download_repository(repo: str) -> Path:
-    """The weights of a Hugging Face repository, whole or in shards, with its ``config.json``: the folder they are in."""
+    """The folder with the weights of a Hugging Face repository, whole or in shards, and its ``config.json``."""
     from .checkpoint import FOLDER_FILES, read_json
 
     found = next((path for name in FOLDER_FILES if (path := _try_fetch(repo, name)) is not None), None)

@@ -21,8 +21,8 @@ import torch
 from .report import WeightsError
 
 _PLAIN_DTYPE = re.compile(r"[<>|=]?([?bBhHiIlLqQefdFD]|[biufc]\d{1,2}|[SU]\d*)")
-_NUMPY_TYPES = ("bool", "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_NUMPY_TYPES += ("float16", "float32", "float64", "complex64", "complex128")
+_NUMPY_TYPES = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+_NUMPY_TYPES += ["float16", "float32", "float64", "complex64", "complex128", "bool", "bool_"]
 _safe_names = threading.Lock()  # torch keeps the names it allows in one global set
 
 
@@ -50,9 +50,9 @@ def _refusal(path: Path, message: str) -> str:
         lines = [line.strip() for line in message.splitlines() if line.strip()]
         return f"{path} is no checkpoint that can be read safely: {lines[-1] if lines else 'it is damaged'}"
     return (
-        f"{path} is refused: it asks for {name[1] or name[2]}, which is not data. Only tensors, plain containers, numbers, "
-        "yacs and argparse configurations are read; nothing in the file was run. If you trust its origin, open it "
-        'where it was made and save the weights alone: torch.save({"model": model.state_dict()}, ...)'
+        f"{path} is refused: it asks for {name[1] or name[2]}, which is not data. Only tensors, plain containers, "
+        "numbers, yacs and argparse configurations are read; nothing in the file was run. If you trust its origin, "
+        'open it where it was made and save the weights alone: torch.save({"model": model.state_dict()}, ...)'
     )
 
 
@@ -75,9 +75,8 @@ class _DType:
         self.dtype = np.dtype(text)
 
     def __setstate__(self, state: tuple) -> None:
-        order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
-        if order in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(order)
+        if state[1] in (">", b">"):
+            self.dtype = self.dtype.newbyteorder(">")
 
 
 class _Array:

@@ -103,7 +103,7 @@ def released_names(keys: Iterable[str]) -> dict[str, str]:
             names.setdefault(key, released.format(norm=0 if has_statistics else 1) + key[len(ours) :])
     unknown = [key for key in keys if key not in names]
     if unknown:
-        raise WeightsError(f"released checkpoints have no name for {', '.join(unknown[:4])}; this module is none of theirs")
+        raise WeightsError(f"released checkpoints have no name for {', '.join(unknown[:4])}: no module of theirs")
     return names
 
 

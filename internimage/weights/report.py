@@ -24,6 +24,7 @@ class LoadReport:
         wrong_shape: (name in the module, shape in the source, shape in the module).
         converted: what was changed on the way, such as a head of 22k classes cut down to 1000.
         skipped: names in the source that are known not to belong to such a module, by reason.
+        kept_classifier: what to know when the source has another number of classes; empty otherwise.
         notes: what else a reader should know.
         advice: what to do about the rest.
     """
@@ -36,6 +37,7 @@ class LoadReport:
     wrong_shape: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     converted: list[str] = field(default_factory=list)
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    kept_classifier: str = ""
     notes: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
 
@@ -56,7 +58,7 @@ class LoadReport:
         for label, names in (("missing", self.missing), ("unexpected", self.unexpected), ("wrong shape", shapes)):
             if names:
                 lines.append(f"  {label:<12} {_shorten(names)}")
-        lines += [f"  note         {line}" for line in self.notes]
+        lines += [f"  note         {line}" for line in (self.kept_classifier, *self.notes) if line]
         lines += [f"  what to do   {line}" for line in self.advice]
         return "\n".join(lines)
 

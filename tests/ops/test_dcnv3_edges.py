@@ -51,15 +51,6 @@ def test_when_every_sample_is_lost_all_is_zero(backend, value, dtype):
             assert torch.equal(tensor, torch.zeros_like(tensor))
 
 
-@EVERY_BACKEND
-def test_a_mask_counts_only_where_its_sample_does(backend):
-    inputs = draw((1, 4, 5), 3, Geometry(groups=2))
-    offset, mask = inputs.offset.clone(), inputs.mask.clone()
-    offset[..., 8:10], mask[..., 4] = float("nan"), float("nan")
-    for tensor in run(replace(inputs, offset=offset, mask=mask), backend):
-        assert not tensor.isnan().any()
-
-
 @pytest.mark.parametrize("pixel", [(0, 0), (0, 5), (2, 3), (4, 0), (4, 5)], ids=str)
 @EVERY_BACKEND
 def test_a_nan_pixel_touches_exactly_the_outputs_that_sample_it(backend, pixel):

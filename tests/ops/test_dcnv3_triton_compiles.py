@@ -1,4 +1,4 @@
-"""The Triton kernels compile to machine code for cards that are not here, as PyTorch would launch them there."""
+"""The Triton kernels compile to machine code for cards that are not here, by the very calls that would launch them."""
 
 from __future__ import annotations
 
@@ -10,47 +10,64 @@ import torch
 from internimage.ops.dcnv3 import gpu
 from internimage.ops.geometry import Geometry
 
+from .cases import Inputs, draw
+
 triton = pytest.importorskip("triton", reason="Triton is not installed")
-pytestmark = [
-    pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="the interpreter is on: its kernels do not compile"),
-    pytest.mark.usefixtures("empty_cache"),
-]
+pytestmark = pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="the interpreter's kernels do not compile")
 
 BOTH = pytest.mark.parametrize("direction", ["forward", "backward"])
-T_STAGE_1 = Geometry(groups=4)
-POINTERS = {torch.float64: "*fp64", torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+LIKE_T = Geometry(groups=4)
+
+
+class Card:
+    """As much of a driver as compiling needs. The device's number is its capability: kernels are kept by device."""
+
+    def __init__(self, capability: int):
+        self.capability = capability
+
+    def get_current_target(self):
+        return triton.backends.compiler.GPUTarget("cuda", self.capability, 32)
+
+    def get_current_device(self) -> int:
+        return self.capability
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
 
 
 @pytest.fixture
-def empty_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-
-
-def compile_for(
-    capability: int, direction: str, dtype: torch.dtype, geometry=T_STAGE_1, depth=16, softmax=True, **changes
-):
-    """The compiled kernel of one call on a 56x56 map; ``changes`` replace constants."""
+def compile_for(monkeypatch, tmp_path):
+    """A function that calls the backend as for a card of some capability, and returns the compiled kernel."""
     from internimage.ops.dcnv3 import triton_kernels
 
-    rows = [torch.empty(2 * 56 * 56, geometry.groups * geometry.taps * per_tap, device="meta") for per_tap in (2, 1)]
-    input = torch.empty(2, 56, 56, geometry.groups * depth, dtype=dtype, device="meta")
-    sizes, constants = gpu.arguments(input, *rows, input.shape, geometry, softmax)
-    setting = getattr(triton_kernels, f"{direction}_setting")(depth, geometry.taps)
-    constants |= setting.kwargs | changes
-    kernel = getattr(triton_kernels, f"{direction}_kernel")
-    signature = {name: type_of(name, dtype, sizes, constants) for name in kernel.arg_names}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if signature[name][0] == "*"}
-    source = triton.compiler.ASTSource(kernel, signature, constants, aligned)
-    target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
-    return triton.compile(source, target, {"num_warps": setting.num_warps, **gpu.COMPILER_OPTIONS})
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    compiled = []
+    for kernel in (triton_kernels.forward_kernel, triton_kernels.backward_kernel):
+        monkeypatch.setattr(kernel, "run", compiles_only(kernel.run, compiled))
+
+    def compile_for(capability: int, direction: str, inputs: Inputs, softmax: bool = True):
+        monkeypatch.setattr(triton.runtime.driver, "_active", Card(capability))
+        tensors = (inputs.input, inputs.offset, inputs.mask)
+        if direction == "forward":
+            gpu.forward(*tensors, inputs.geometry, softmax)
+        else:
+            gpu.backward(inputs.grad_output, *tensors, inputs.geometry, softmax)
+        return compiled.pop()
+
+    return compile_for
 
 
-def type_of(name: str, dtype: torch.dtype, sizes: dict, constants: dict) -> str:
-    if name in constants:
-        return "constexpr"
-    if name in sizes:
-        return "i32"
-    return POINTERS[gpu._sum_dtype(dtype) if name == "grad_input" else dtype]
+def compiles_only(run, compiled: list):
+    """``kernel.run`` up to the launch."""
+
+    def stop_there(*tensors, warmup, **arguments):
+        compiled.append(run(*tensors, warmup=True, **arguments))
+
+    return stop_there
+
+
+def inputs(dtype: torch.dtype, geometry: Geometry = LIKE_T, depth: int = 16, size=(2, 14, 14)) -> Inputs:
+    return draw(size, depth, geometry).to(dtype)
 
 
 def assert_machine_code(kernel, capability: int) -> None:
@@ -58,21 +75,22 @@ def assert_machine_code(kernel, capability: int) -> None:
     assert f".target sm_{capability}" in kernel.asm["ptx"]
 
 
+CARDS = [(80, torch.float16), (90, torch.bfloat16), (100, torch.float32)]
+
+
 @BOTH
-@pytest.mark.parametrize(
-    ("capability", "dtype"), [(80, torch.float16), (90, torch.bfloat16), (100, torch.float32)], ids=str
-)
-def test_compiles(capability, dtype, direction):
-    assert_machine_code(compile_for(capability, direction, dtype), capability)
+@pytest.mark.parametrize(("capability", "dtype"), CARDS, ids=str)
+def test_compiles(compile_for, capability, dtype, direction):
+    assert_machine_code(compile_for(capability, direction, inputs(dtype)), capability)
 
 
 @pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("softmax", [False, True], ids=["mask", "logits"])
-@pytest.mark.parametrize("dtype", POINTERS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("capability", [80, 90, 100])
-def test_compiles_in_every_dtype(capability, dtype, softmax, direction):
-    assert_machine_code(compile_for(capability, direction, dtype, softmax=softmax), capability)
+def test_compiles_in_every_dtype(compile_for, capability, dtype, softmax, direction):
+    assert_machine_code(compile_for(capability, direction, inputs(dtype), softmax), capability)
 
 
 SHAPES = {
@@ -89,17 +107,30 @@ SHAPES = {
 @pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("shape", SHAPES)
-def test_compiles_for_every_class_of_shape(shape, direction):
+def test_compiles_for_every_class_of_shape(compile_for, shape, direction):
     geometry, depth = SHAPES[shape]
-    assert_machine_code(compile_for(90, direction, torch.float16, geometry, depth), 90)
+    assert_machine_code(compile_for(90, direction, inputs(torch.float16, geometry, depth)), 90)
 
 
-@pytest.mark.slow
 @BOTH
-def test_compiles_with_long_addresses(direction):
-    assert_machine_code(compile_for(90, direction, torch.float16, INDEX=triton.language.int64), 90)
+def test_compiles_with_long_addresses(compile_for, direction, monkeypatch):
+    short = compile_for(90, direction, inputs(torch.bfloat16))
+    monkeypatch.setattr(gpu, "_INT32_ADDRESSES", 0)
+    long = compile_for(90, direction, inputs(torch.bfloat16))
+    assert_machine_code(long, 90)
+    assert long is not short
 
 
-def test_channels_are_read_and_written_sixteen_bytes_at_a_time():
-    ptx = compile_for(80, "forward", torch.float16).asm["ptx"]
+@BOTH
+def test_every_size_of_map_and_batch_runs_the_same_kernel(compile_for, direction):
+    """A detector sees a new size with each picture and must not wait for a compiler each time."""
+    kernels = {compile_for(90, direction, inputs(torch.bfloat16, size=size)) for size in SIZES}
+    assert len(kernels) == 1
+
+
+SIZES = [(2, 14, 14), (1, 1, 1), (16, 16, 16), (3, 1, 7), (1, 5, 32)]
+
+
+def test_channels_are_read_and_written_sixteen_bytes_at_a_time(compile_for):
+    ptx = compile_for(80, "forward", inputs(torch.float16)).asm["ptx"]
     assert "ld.global.v4.b32" in ptx and "st.global.v4.b32" in ptx

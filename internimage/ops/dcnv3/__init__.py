@@ -60,6 +60,9 @@ def dcnv3_from_logits(
 
 
 def _dcnv3(input, offset, mask, geometry, softmax, backend):
+    for name, tensor in (("input", input), ("offset", offset), ("mask", mask)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor")
     if input.is_meta:  # shapes only: no backend, no autocast, nothing to log
         _check(input, offset, mask, geometry)
         return op.dcnv3_op(input, offset, mask, *geometry.as_args(), softmax, "reference")
@@ -95,8 +98,8 @@ def _check(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry) -> N
                 f"{name} is {tensor.dtype} on {tensor.device}, expected {input.dtype} on {input.device} like input"
             )
     n, h, w, c = input.shape
-    if c % geometry.groups:
-        raise ValueError(f"input has {c} channels, which groups={geometry.groups} does not divide")
+    if c < 1 or c % geometry.groups:
+        raise ValueError(f"input has {c} channels, expected a positive multiple of groups={geometry.groups}")
     if h < 1 or w < 1:
         raise ValueError(f"input has shape {tuple(input.shape)}, expected a height and width of at least 1")
     h_out, w_out = geometry.output_size(h, w)

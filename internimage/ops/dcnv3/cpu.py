@@ -9,8 +9,6 @@ from .. import native
 from ..dispatch import Call
 from ..geometry import Geometry
 
-_STORAGE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-
 
 def why_not(call: Call) -> list[str]:
     """Reasons to refuse ``call``."""
@@ -67,7 +65,7 @@ def _problem(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, so
         input=input.data_ptr(),
         offset=offset.data_ptr(),
         mask=mask.data_ptr(),
-        storage=_STORAGE[input.dtype],
+        storage=native.STORAGE[input.dtype],
         softmax=softmax,
         remove_center=geometry.remove_center,
         n=n,

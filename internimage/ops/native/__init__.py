@@ -14,6 +14,9 @@ import torch
 
 from ..dispatch import constant_while_tracing
 
+STORAGE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+"""``enum Storage`` of ``problem.h``."""
+
 SUFFIX = ".dll" if sys.platform == "win32" else ".so"
 PATH = Path(__file__).with_name("_kernels" + SUFFIX)
 _TORCH_LIBRARY = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
@@ -33,6 +36,17 @@ class Dcnv3Problem(ctypes.Structure):
     ]
 
 
+class FusedProblem(ctypes.Structure):
+    """Mirrors ``struct FusedProblem`` of ``problem.h``: one fused pass for inference."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("input", "output", "weight", "bias", "norm_weight", "norm_bias")),
+        ("eps", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("pass_", "storage", "rows", "channels", "h", "w", "h_out", "w_out")),
+        *((name, ctypes.c_int64) for name in ("kernel_h", "kernel_w", "stride_h", "stride_w", "padding_h", "padding_w")),
+    ]
+
+
 @functools.cache
 def _load() -> ctypes.CDLL | str:
     """The library, or why it cannot be used."""
@@ -45,6 +59,7 @@ def _load() -> ctypes.CDLL | str:
     for name in ("internimage_dcnv3_forward", "internimage_dcnv3_backward"):
         function = getattr(library, name)
         function.argtypes, function.restype = [ctypes.POINTER(Dcnv3Problem)], None
+    library.internimage_fused.argtypes, library.internimage_fused.restype = [ctypes.POINTER(FusedProblem)], None
     library.internimage_instruction_set.restype = ctypes.c_char_p
     _lend_threads(library)
     return library

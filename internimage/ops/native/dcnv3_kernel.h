@@ -146,8 +146,12 @@ template <typename T> struct Dcnv3 {
         if (large) {  // only then can a sum overflow or vanish unless the largest logit is taken off first
             for (int64_t g = 0; g < groups; ++g) {
                 Real* values = mask + g * taps;
-                Real highest = values[0];
-                for (int64_t t = 1; t < taps; ++t) highest = values[t] > highest ? values[t] : highest;
+                Real highest = values[0], lowest = values[0];
+                for (int64_t t = 1; t < taps; ++t) {
+                    highest = values[t] > highest ? values[t] : highest;
+                    lowest = values[t] < lowest ? values[t] : lowest;
+                }
+                if ((highest < Real(60)) & (lowest > Real(-60))) continue;  // no group's numbers depend on its neighbours
                 for (int64_t t = 0; t < taps; ++t) values[t] -= highest;
             }
         }
@@ -212,26 +216,31 @@ template <typename T> struct Dcnv3 {
         const int64_t to_right = channels, to_lower = p.w * channels;
         const int64_t step[4] = {0, to_right, to_lower, to_lower + to_right};
         alignas(64) static const T zeros[STRIP] = {};
-        Pack<Real, L> sum[BLOCKS] = {};
+        constexpr int CHAINS = BLOCKS == 1 ? 4 : BLOCKS == 2 ? 2 : 1;  // sums in parallel, as far as registers go
+        Pack<Real, L> sums[CHAINS][BLOCKS] = {};
         for (int64_t i = lane; i < lane + taps; ++i) {
             const T* corner = input + tile.pixel[i] * channels;
             const int32_t corners = tile.corners[i];
             const Real w0 = tile.weight[0][i], w1 = tile.weight[1][i], w2 = tile.weight[2][i], w3 = tile.weight[3][i];
             if (corners == 15) {
                 for (int b = 0; b < BLOCKS; ++b) {
-                    sum[b] += w0 * load<L>(corner + b * L);
-                    sum[b] += w1 * load<L>(corner + to_right + b * L);
-                    sum[b] += w2 * load<L>(corner + to_lower + b * L);
-                    sum[b] += w3 * load<L>(corner + to_lower + to_right + b * L);
+                    sums[0][b] += w0 * load<L>(corner + b * L);
+                    sums[1 % CHAINS][b] += w1 * load<L>(corner + to_right + b * L);
+                    sums[2 % CHAINS][b] += w2 * load<L>(corner + to_lower + b * L);
+                    sums[3 % CHAINS][b] += w3 * load<L>(corner + to_lower + to_right + b * L);
                 }
             } else {  // corners outside the map are read from a row of zeros, which costs less than a branch each
                 for (int k = 0; k < 4; ++k) {
                     const T* from = corners >> k & 1 ? corner + step[k] : zeros;
-                    for (int b = 0; b < BLOCKS; ++b) sum[b] += tile.weight[k][i] * load<L>(from + b * L);
+                    for (int b = 0; b < BLOCKS; ++b) sums[k % CHAINS][b] += tile.weight[k][i] * load<L>(from + b * L);
                 }
             }
         }
-        for (int b = 0; b < BLOCKS; ++b) sum[b] *= share;
+        Pack<Real, L> sum[BLOCKS] = {};
+        for (int b = 0; b < BLOCKS; ++b) {
+            for (int chain = 0; chain < CHAINS; ++chain) sum[b] += sums[chain][b];
+            sum[b] *= share;
+        }
         if constexpr (std::is_same<T, Real>::value) {
             for (int b = 0; b < BLOCKS; ++b) store<L, Real>(output + b * L, sum[b]);
         } else {
@@ -328,16 +337,23 @@ template <typename T> struct Dcnv3 {
         const int64_t lanes = groups * taps;
         T* grad_offset = static_cast<T*>(p.grad_offset) + (row * p.groups + first) * taps * 2;
         T* grad_mask = static_cast<T*>(p.grad_mask) + (row * p.groups + first) * taps;
-        Real* of_mask = tile.offset_x;  // read already, free to hold results
-        for (int64_t i = 0; i < lanes; ++i) {
+        // Read already, free to hold results. Whole registers again: a last lane on its own would round otherwise, and
+        // which lane is last depends on how many groups a thread was given.
+        Real *of_x = tile.offset_x, *of_y = tile.offset_y, *of_mask = tile.weight[0];
+        const int64_t padded = (lanes + 15) / 16 * 16;
+        for (int64_t i = 0; i < padded; ++i) {
             const Real* d = tile.dots + 4 * i;
             const Real right = tile.right[i], lower = tile.lower[i];
             const Real upper_step = d[1] - d[0], lower_step = d[3] - d[2];
             const Real upper = d[0] + right * upper_step, low = d[2] + right * lower_step;
             const Real factor = tile.corners[i] ? tile.mask[i] * scale : Real(0);
-            narrow(factor * (upper_step + lower * (lower_step - upper_step)), grad_offset[2 * i]);
-            narrow(factor * (low - upper), grad_offset[2 * i + 1]);
+            of_x[i] = factor * (upper_step + lower * (lower_step - upper_step));
+            of_y[i] = factor * (low - upper);
             of_mask[i] = upper + lower * (low - upper);
+        }
+        for (int64_t i = 0; i < lanes; ++i) {
+            narrow(of_x[i], grad_offset[2 * i]);
+            narrow(of_y[i], grad_offset[2 * i + 1]);
         }
         if (p.softmax) {
             for (int64_t g = 0; g < groups; ++g) {

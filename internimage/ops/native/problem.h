@@ -1,4 +1,4 @@
-// One call of the DCNv3 kernels. Mirrored by the ctypes structure in __init__.py: same fields, same order.
+// What one call of the kernels is about. Mirrored by the ctypes structures in __init__.py: same fields, same order.
 #pragma once
 
 #include <cstdint>
@@ -26,4 +26,19 @@ struct Dcnv3Problem {
 
     int64_t taps() const { return kernel_h * kernel_w - (remove_center ? 1 : 0); }
     int64_t channels() const { return groups * depth; }
+};
+
+enum Pass : int64_t { BIAS_GELU = 0, DEPTHWISE = 1 };
+
+// One of the fused passes for inference; fields that a pass does not need stay zero.
+struct FusedProblem {
+    const void* input;                    // rows of channels; for DEPTHWISE (n, h, w, channels)
+    void* output;                         // rows of channels; may be the input, but for DEPTHWISE
+    const void *weight, *bias;            // DEPTHWISE: (channels, kernel_h, kernel_w) and (channels); BIAS_GELU: the bias
+    const void *norm_weight, *norm_bias;  // (channels)
+    double eps;
+    int64_t pass, storage;
+    int64_t rows;  // for DEPTHWISE the lines of all images, n * h_out
+    int64_t channels;
+    int64_t h, w, h_out, w_out, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
 };

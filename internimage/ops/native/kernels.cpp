@@ -27,6 +27,7 @@ constexpr int LANES = 1;
 #endif
 #include "storage.h"
 #include "dcnv3_kernel.h"
+#include "fused.h"
 }  // namespace baseline
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -37,6 +38,7 @@ namespace avx2 {
 constexpr int LANES = 8;
 #include "storage.h"
 #include "dcnv3_kernel.h"
+#include "fused.h"
 }  // namespace avx2
 #pragma GCC pop_options
 
@@ -46,6 +48,7 @@ namespace avx512 {
 constexpr int LANES = 16;
 #include "storage.h"
 #include "dcnv3_kernel.h"
+#include "fused.h"
 }  // namespace avx512
 #pragma GCC pop_options
 #endif
@@ -72,7 +75,7 @@ Level level = best_level();
 using ParallelFor = int32_t (*)(int64_t begin, int64_t end, int64_t grain, Range range, void* context);
 ParallelFor parallel_for = nullptr;
 
-void spread(int64_t count, int64_t grain, Range range, Dcnv3Problem* problem) {
+void spread(int64_t count, int64_t grain, Range range, void* problem) {
     if (count <= 0) return;
     if (parallel_for == nullptr || parallel_for(0, count, grain, range, problem) != 0) range(0, count, problem);
 }
@@ -83,6 +86,14 @@ Range pick(int64_t storage, bool forward) {
     if (level == AVX2) return forward ? avx2::forward_of(storage) : avx2::backward_of(storage);
 #endif
     return forward ? baseline::forward_of(storage) : baseline::backward_of(storage);
+}
+
+Range pick_fused(const FusedProblem& problem) {
+#if defined(X86_LEVELS)
+    if (level == AVX512) return avx512::fused_of(problem.pass, problem.storage);
+    if (level == AVX2) return avx2::fused_of(problem.pass, problem.storage);
+#endif
+    return baseline::fused_of(problem.pass, problem.storage);
 }
 
 // Rows or slices one thread should take at least, so that a thread is worth waking.
@@ -100,6 +111,11 @@ EXPORT void internimage_dcnv3_forward(Dcnv3Problem* problem) {
 EXPORT void internimage_dcnv3_backward(Dcnv3Problem* problem) {
     spread(problem->n * problem->groups, grain_of(problem->h_out * problem->w_out * problem->depth),
            pick(problem->storage, false), problem);
+}
+
+EXPORT void internimage_fused(FusedProblem* problem) {
+    const int64_t width = problem->pass == DEPTHWISE ? problem->w_out : 1;
+    spread(problem->rows, grain_of(width * problem->channels), pick_fused(*problem), problem);
 }
 
 // torch_parallel_for of the C shim that libtorch_cpu exports since 2.10: torch's own thread pool.

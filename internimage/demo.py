@@ -1,0 +1,115 @@
+"""The demo: forty real pictures that come with the package, classified, drawn, and gathered on one page."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from PIL import Image
+
+from .classifier import Classifier, Prediction, load
+from .data.pictures import decode
+from .demo_page import write_page
+from .draw import draw_answer, save_picture
+from .draw_sampling import draw_sampling
+from .explain import sampling_points
+
+OUTPUT = Path("demo_output")
+LOOKS = ((1, -1), (2, -1))  # stage and block of the drawings of what DCNv3 looks at
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoPicture:
+    """One picture of the demo, what it shows and what the model says."""
+
+    name: str
+    truth: str
+    picture: Image.Image
+    prediction: Prediction
+
+    @property
+    def right(self) -> bool:
+        """Whether the best answer is the true one."""
+        return self.prediction.top == self.truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What the demo found and where it lies. ``seconds`` is the time that classifying took, reading included."""
+
+    pictures: tuple[DemoPicture, ...]
+    seconds: float
+    page: Path
+    folder: Path
+
+    @property
+    def right(self) -> int:
+        """How many best answers are true."""
+        return sum(picture.right for picture in self.pictures)
+
+
+def run(output: str | Path = OUTPUT, classifier: Classifier | None = None) -> DemoResult:
+    """Classify the pictures, draw the answers and what DCNv3 looks at, and write the page.
+
+    Args:
+        output: the folder to write to; files of the same names are replaced.
+        classifier: the embedded model unless given.
+    """
+    output, classifier = Path(output), classifier or load()
+    start = time.perf_counter()
+    pictures = _classify(classifier)
+    seconds = time.perf_counter() - start
+    for shown in pictures:
+        answer = shown.prediction
+        note = f"truth: {shown.truth} · {answer.note}"
+        save_picture(draw_answer(shown.picture, answer.labels, answer.probs, note), output / "pictures" / shown.name)
+    looks = _draw_looks(classifier, pictures, output / "explained")
+    page = write_page(output / "index.html", classifier, pictures, looks, seconds)
+    return DemoResult(pictures=tuple(pictures), seconds=seconds, page=page, folder=output)
+
+
+def _classify(classifier: Classifier) -> list[DemoPicture]:
+    folder = resources.files("internimage").joinpath("assets", "demo")
+    names, truths = zip(*_listing(folder), strict=True)
+    pictures = [_read(folder, name) for name in names]
+    answers = classifier.predict(pictures, top=3)
+    return [
+        DemoPicture(name=name, truth=truth, picture=picture, prediction=answer)
+        for name, truth, picture, answer in zip(names, truths, pictures, answers, strict=True)
+    ]
+
+
+def _listing(folder: Traversable) -> list[tuple[str, str]]:
+    """File name and true class of each picture."""
+    rows = csv.reader(folder.joinpath("pictures.tsv").read_text(encoding="utf-8").splitlines(), delimiter="\t")
+    return [(row[0], row[1]) for row in list(rows)[1:]]
+
+
+def _read(folder: Traversable, name: str) -> Image.Image:
+    with folder.joinpath(name).open("rb") as file:
+        return decode(file, name)
+
+
+def _draw_looks(classifier: Classifier, pictures: list[DemoPicture], folder: Path) -> list[Path]:
+    """For the first picture of every other class: where the last block of a stage samples for the middle of the picture."""
+    paths = []
+    first_of_class = {shown.truth: shown for shown in reversed(pictures)}
+    for index, truth in enumerate(list(dict.fromkeys(shown.truth for shown in pictures))[::2]):
+        shown, (stage, block) = first_of_class[truth], LOOKS[index % len(LOOKS)]
+        batch = classifier.prepare(shown.picture)[None].to(classifier.device, classifier.dtype)
+        sampling = sampling_points(classifier.model, batch, stage, block)
+        path = folder / f"{Path(shown.name).stem}-stage{stage}.png"
+        save_picture(draw_sampling(classifier.preprocessing.frame(shown.picture), sampling, truth), path)
+        paths.append(path)
+    return paths
+
+
+if __name__ == "__main__":
+    from .cli.main import app
+
+    app(["demo", *sys.argv[1:]], prog_name="internimage")

@@ -1,0 +1,77 @@
+"""Passes of the network around DCNv3, each fused into one reading and one writing of the map, for inference on the CPU.
+
+They give what the PyTorch modules named in each docstring give, up to float32 rounding. Training, other devices, graphs
+that are being traced, and machines without the native kernels run those modules instead; ``takes`` says which.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor, nn
+
+from . import native
+
+_BIAS_GELU, _DEPTHWISE = range(2)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def takes(x: Tensor, *modules: nn.Module) -> bool:
+    """Whether the fused passes may stand for ``modules`` on ``x``: plain inference on the CPU, one dtype, nobody watching."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
+        return False
+    if x.device.type != "cpu" or x.dtype not in _DTYPES or torch.is_autocast_enabled("cpu"):
+        return False
+    return type(x) is Tensor and x.numel() > 0 and all(_is_plain(m, x.dtype) for m in modules) and _runs_here()
+
+
+def _is_plain(module: nn.Module, dtype: torch.dtype) -> bool:
+    """No hooks, no adapter or quantised weight in place of the parameters."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        return False
+    parameters = module._parameters.values()
+    return all(type(p) is nn.Parameter and p.dtype == dtype and p.device.type == "cpu" for p in parameters)
+
+
+def _runs_here() -> bool:
+    """The kernels load; the environment's choice of another backend holds for these passes too."""
+    return os.environ.get("INTERNIMAGE_BACKEND") in (None, "", "cpu") and native.load_error() is None
+
+
+def add_bias_gelu_(x: Tensor, bias: Tensor) -> Tensor:
+    """``gelu(x + bias)`` over the last axis, in place; ``x`` is contiguous."""
+    problem = _problem(_BIAS_GELU, x, x)
+    problem.bias = bias.data_ptr()
+    native.library().internimage_fused(problem)
+    return x
+
+
+def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tensor:
+    """``gelu(norm(conv(x)))`` for a depthwise ``conv`` without dilation, (N, H, W, C) to (N, H_out, W_out, C)."""
+    x = x.contiguous()
+    n, h, w, c = x.shape
+    kernel, stride, padding = conv.kernel_size, conv.stride, conv.padding
+    h_out, w_out = ((size + 2 * p - k) // s + 1 for size, p, k, s in zip((h, w), padding, kernel, stride, strict=True))
+    output = x.new_empty(n, h_out, w_out, c)
+    weight = conv.weight.contiguous()
+    problem = _problem(_DEPTHWISE, x, output)
+    problem.rows, problem.h, problem.w, problem.h_out, problem.w_out = n * h_out, h, w, h_out, w_out
+    problem.kernel_h, problem.kernel_w = kernel
+    problem.stride_h, problem.stride_w = stride
+    problem.padding_h, problem.padding_w = padding
+    problem.weight, problem.bias = weight.data_ptr(), conv.bias.data_ptr()
+    problem.norm_weight, problem.norm_bias, problem.eps = norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps
+    native.library().internimage_fused(problem)
+    return output
+
+
+def _problem(kind: int, x: Tensor, output: Tensor) -> native.FusedProblem:
+    return native.FusedProblem(
+        input=x.data_ptr(),
+        output=output.data_ptr(),
+        pass_=kind,
+        storage=native.STORAGE[x.dtype],
+        rows=x.numel() // x.shape[-1],
+        channels=x.shape[-1],
+    )

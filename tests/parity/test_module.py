@@ -1,0 +1,55 @@
+"""The DCNv3 layer computes what the released module computes, and learns what it learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import internimage
+from internimage.layers import DCNv3
+from internimage.weights import to_released
+from tests.parity.recorded import BACKENDS, cases, recorded_state, tensors
+from tests.tolerances import assert_close
+
+CASES = cases("dcnv3_module/manifest.json")
+_OURS = {"pad": "padding", "group": "groups"}
+
+
+def make(case, **changes) -> DCNv3:
+    arguments = {_OURS.get(name, name): value for name, value in case["constructor"].items()}
+    return DCNv3(**{**arguments, **changes}).eval()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_state_has_the_released_names_in_order(case):
+    state = to_released(make(case))
+    assert [[key, list(tensor.shape)] for key, tensor in state.items()] == case["state_dict"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_output_and_gradients(case, backend, dtype):
+    layer = make(case, backend=backend)
+    internimage.load_weights(layer, recorded_state(layer))
+    layer = layer.to(dtype)
+    want = tensors(case)
+    input = want["input"].to(dtype).requires_grad_()
+    output = layer(input)
+    output.backward(want["grad_output"].to(dtype))
+    assert_close(output, want["output"], "module")
+    assert_close(input.grad, want["grad_input"], "module gradient")
+    parameters = dict(layer.named_parameters())
+    gradients = dict(zip(to_released(layer), released_gradients(layer, parameters), strict=True))
+    for name, gradient in gradients.items():
+        if gradient is not None:
+            assert_close(gradient, want[f"grad.{name}"], "module gradient")
+    assert {f"grad.{name}" for name, gradient in gradients.items() if gradient is not None} == {
+        name for name in want if name.startswith("grad.")
+    }
+
+
+def released_gradients(layer, parameters):
+    from internimage.weights.released import released_names
+
+    return [parameters[ours].grad if ours in parameters else None for ours in released_names(layer.state_dict())]
