@@ -74,7 +74,7 @@ def _draw_row(draw: ImageDraw.ImageDraw, y: int, width: int, label: str, prob: f
 
 def fit(draw: ImageDraw.ImageDraw, text: str, width: int, letters: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The text, or as much of its start as ``width`` pixels hold, with an ellipsis."""
-    text = text.encode("latin-1", "replace").decode("latin-1")  # what Pillow's font can draw
+    text = " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")  # one line of what Pillow's font can draw
     if draw.textlength(text, letters) <= width:
         return text
     while text and draw.textlength(text + "...", letters) > width:

@@ -101,7 +101,10 @@ def save_features(features: Mapping[str, Tensor], path: str | Path) -> None:
             with open(temporary, "wb") as file:  # by name, savez would append a suffix
                 np.savez(file, allow_pickle=False, **{name: _as_numpy(tensor) for name, tensor in features.items()})
         else:
-            save_file({name: tensor.clone() for name, tensor in features.items()}, str(temporary))
+            save_file(
+                {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in features.items()},
+                str(temporary),
+            )
 
 
 def check_suffix(path: str | Path) -> Path:

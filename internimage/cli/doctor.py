@@ -46,6 +46,7 @@ def examine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "devices": _devices(),
         "backends": _backends(),
+        "picked": _picked(),
         "native_kernel": _native_kernel(),
         "threads": {"torch": torch.get_num_threads(), "processors": os.cpu_count()},
         "folders": _folders(),
@@ -89,8 +90,28 @@ def _backends() -> dict[str, dict[str, list[str]]]:
     """For each kind of device here, each backend with its reasons to refuse float32 tensors on it."""
     from ..ops import available_backends
 
-    kinds = dict.fromkeys(entry["device"].partition(":")[0] for entry in _devices())
-    return {kind: available_backends(kind) for kind in kinds}
+    return {kind: available_backends(kind) for kind in _kinds()}
+
+
+def _kinds() -> list[str]:
+    return list(dict.fromkeys(entry["device"].partition(":")[0] for entry in _devices()))
+
+
+def _picked() -> dict[str, str]:
+    """For each kind of device here, the backend that float32 tensors on it get, or why there is none."""
+    import torch
+
+    from ..ops.dcnv3.op import BACKENDS
+    from ..ops.dispatch import BackendError, Call, choose
+
+    picked = {}
+    for kind in _kinds():
+        call = Call("dcnv3", (1, 8, 8, 16), torch.float32, kind, 1, needs_grad=True)
+        try:
+            picked[kind] = choose(BACKENDS, call).name
+        except BackendError as error:
+            picked[kind] = str(error)
+    return picked
 
 
 def _native_kernel() -> dict[str, Any]:
@@ -143,10 +164,12 @@ def _lines(findings: dict[str, Any]) -> list[tuple[str, list[str]]]:
         for entry in findings["devices"]
     ]
     backends = [
-        f"{'off' if reasons else 'on ':<3}  {name:<10} on {kind:<5} {'; '.join(reasons)}".rstrip()
+        f"{'off' if reasons else 'on':<4} {name:<11} on {kind:<5} "
+        + ("; ".join(reasons) or ("picked unless another is named" if findings["picked"][kind] == name else ""))
         for kind, by_name in findings["backends"].items()
         for name, reasons in by_name.items()
     ]
+    backends += [reason for reason in findings["picked"].values() if "\n" in reason or " " in reason]
     kernel_line = kernel["error"] or f"runs with {kernel['instruction_set']}, {kernel['path']}"
     trained = ", ".join(f"{name} {score:g} %" for name, score in embedded.get("scores", {}).items())
     embedded_line = embedded.get("error") or f"{embedded['name']}, {embedded['mib']} MiB, {embedded['note']}"

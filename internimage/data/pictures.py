@@ -113,8 +113,8 @@ def decode(file: IO[bytes], name: str) -> Image.Image:
 
 
 def _fetch(address: str, timeout: float, max_bytes: int) -> bytes:
-    request = urllib.request.Request(address, headers={"User-Agent": f"internimage/{__version__}"})
     try:
+        request = urllib.request.Request(address, headers={"User-Agent": f"internimage/{__version__}"})
         with urllib.request.urlopen(request, timeout=timeout) as response:
             return _read_limited(response, max_bytes, address, deadline=time.monotonic() + timeout)
     except PictureError:

@@ -112,6 +112,8 @@ def flatten(picture: Image.Image, mode: str) -> Image.Image:
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    if picture.mode in ("LAB", "HSV"):  # Pillow turns these into RGB only
+        picture = picture.convert("RGB")
     return picture.convert(mode)
 
 

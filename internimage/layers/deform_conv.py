@@ -57,9 +57,9 @@ class DCNv3(nn.Module):
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        if channels < 1 or channels % groups:
-            raise ValueError(f"channels={channels} is not a positive multiple of groups={groups}")
         self.geometry = Geometry.of(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
+        if not isinstance(channels, int) or channels < 1 or channels % groups:
+            raise ValueError(f"channels={channels!r} is not a positive multiple of groups={groups}")
         dw_kernel = as_pair("dw_kernel_size", kernel_size if dw_kernel_size is None else dw_kernel_size, 1)
         _check_sizes(self.geometry, dw_kernel, center_feature_scale)
         self.channels, self.center_feature_scale, self.backend = channels, center_feature_scale, backend
@@ -99,7 +99,8 @@ class DCNv3(nn.Module):
     def _features(self, x: Tensor) -> Tensor:
         conv, norm, act = self.dw_conv, self.dw_norm, self.dw_act
         kinds = (type(conv), type(norm), type(act))
-        if kinds == (ChannelsLastConv2d, nn.LayerNorm, nn.GELU) and fused.takes(x, conv, norm, act):
+        fits = kinds == (ChannelsLastConv2d, nn.LayerNorm, nn.GELU) and self.backend in (None, "cpu")
+        if fits and fused.takes(x, conv, norm, act):
             return fused.depthwise_norm_gelu(x, conv, norm)
         return act(norm(conv(x)))
 

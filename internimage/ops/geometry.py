@@ -44,7 +44,8 @@ class Geometry:
         kernel = as_pair("kernel_size", kernel_size, 1)
         if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
             raise ValueError(f"groups is {groups!r}, expected an int >= 1")
-        if not isinstance(offset_scale, (int, float)) or not abs(offset_scale) < math.inf:  # math.isfinite cannot be traced; NaN fails this too
+        # math.isfinite cannot be traced; NaN fails the comparison too
+        if not isinstance(offset_scale, (int, float)) or not abs(offset_scale) < math.inf:
             raise ValueError(f"offset_scale is {offset_scale!r}, expected a finite number")
         if not isinstance(remove_center, bool):
             raise ValueError(f"remove_center is {remove_center!r}, expected True or False")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..files import write_through
 from .ema import WeightAverage
 from .plan import TrainingPlan
 
@@ -18,9 +18,14 @@ _FORMAT = "internimage training state 1"
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """Everything that changes while training. ``step`` counts finished steps; ``history`` has a row an epoch."""
+    """Everything that changes while training, and what it was started with.
+
+    ``data`` tells the data apart from other data; ``step`` counts finished steps; ``history`` has a row an epoch;
+    ``running_loss`` is the sum of the losses of this epoch; ``seconds`` is the time spent so far.
+    """
 
     plan: TrainingPlan
+    data: str
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
@@ -34,21 +39,22 @@ class TrainingState:
         return self.model if self.average is None else self.average.model
 
     def save(self, path: str | Path) -> None:
-        """Write to a temporary name beside ``path`` and rename, so that a file of that name is always whole."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        torch.save({"format": _FORMAT, "plan": asdict(self.plan), **self._contents()}, temporary)
-        os.replace(temporary, path)
+        """Write a file that :meth:`load` reads."""
+        with write_through(path) as temporary:
+            torch.save({"format": _FORMAT, **self._contents()}, temporary)
 
     def load(self, path: str | Path) -> None:
         """Continue from a file of :meth:`save`.
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is no such file, or was written under another plan; the message says what differs.
+            ValueError: it is no such file, or was written under another plan or on other data; the message says what
+                differs.
         """
         saved = read_state(path)
         differences = self.plan.differences(saved["plan"])
+        if saved["data"] != self.data:
+            differences.append(f"the data is {self.data}, was {saved['data']}")
         if differences:
             raise ValueError(
                 f"{path} was trained otherwise ({'; '.join(differences)}); resume with the same recipe and options, "
@@ -63,6 +69,8 @@ class TrainingState:
 
     def _contents(self) -> dict[str, Any]:
         return {
+            "plan": asdict(self.plan),
+            "data": self.data,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),

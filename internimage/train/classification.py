@@ -1,15 +1,24 @@
-"""Classification as a task for the loop."""
+"""Classification as a task for the loop, and the file that comes out of it."""
 
 from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.augment import augment, resize
+from ..data.classification import open_pictures
+from ..data.image_folder import ImageFolder, read_image_folder
 from ..data.labelled import LabelledImages
+from ..devices import pick_dtype
 from ..models import create_model
 from ..recipes.classification import ClassificationRecipe
+from ..weights.own import ModelCard, save_model
+from .checkpoint import TrainingState
 
 _EVALUATION_BATCH = 250
 
@@ -26,11 +35,14 @@ class ClassificationTask:
     def __init__(
         self, recipe: ClassificationRecipe, trained_on: LabelledImages, held_out: LabelledImages, device: torch.device
     ) -> None:
-        if trained_on.images.shape[1] != recipe.channels:
-            raise ValueError(f"the pictures have {trained_on.images.shape[1]} channels, the recipe says {recipe.channels}")
+        if len(trained_on.class_names) < 2:
+            raise ValueError(
+                f"the pictures are all of one class, {trained_on.class_names[0]!r}; expected a folder a class, two or more"
+            )
         self.recipe, self.trained_on, self.held_out, self.device = recipe, trained_on, held_out, device
         self.model: nn.Module = make_model(recipe, len(trained_on.class_names)).to(device)
         self.steps_per_epoch = max(1, len(trained_on) // recipe.batch_size)
+        self.fingerprint = fingerprint(trained_on)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -50,16 +62,16 @@ class ClassificationTask:
         return F.cross_entropy(model(images).float(), labels, label_smoothing=self.recipe.label_smoothing)
 
     @torch.inference_mode()
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """``top1`` of the held-out pictures, in percent."""
+    def evaluate(self, model: nn.Module, epoch: int) -> dict[str, float]:
+        """``top1`` of the held-out pictures after an epoch, at the size trained with, in percent."""
         if not len(self.held_out):
             return {}
         model.eval()
-        right = 0
+        size, right = self.recipe.image_size_at(max(epoch - 1, 0)), 0
         for start in range(0, len(self.held_out), _EVALUATION_BATCH):
             images = self.held_out.images[start : start + _EVALUATION_BATCH].to(self.device).float() / 255
             labels = self.held_out.labels[start : start + _EVALUATION_BATCH].to(self.device)
-            logits = model(self._normalise(resize(images, self.recipe.image_size)))
+            logits = model(self._normalise(resize(images, size)))
             right += int((logits.argmax(1) == labels).sum())
         return {"top1": 100 * right / len(self.held_out)}
 
@@ -74,3 +86,44 @@ def make_model(recipe: ClassificationRecipe, num_classes: int) -> nn.Module:
     return create_model(
         recipe.model, num_classes=num_classes, in_chans=recipe.channels, drop_path_rate=recipe.drop_path_rate
     )
+
+
+def read_pictures(recipe: ClassificationRecipe, progress: Callable[[int, int], None] = lambda done, total: None) -> LabelledImages:
+    """All pictures of the recipe, as many channels as its model takes; unreadable ones are left out and named."""
+    pictures = open_pictures(recipe.data, "train")
+    if isinstance(pictures, ImageFolder):
+        return read_image_folder(pictures, recipe.preprocessing, progress)
+    assert isinstance(pictures, LabelledImages)
+    return pictures.with_channels(recipe.channels)
+
+
+def split_pictures(recipe: ClassificationRecipe, pictures: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """What is trained on and what is held out, at random by the recipe's seed."""
+    return pictures.split(round(len(pictures) * recipe.held_out), recipe.seed)
+
+
+def fingerprint(pictures: LabelledImages) -> str:
+    """Tells pictures from others: "55,000 pictures of 10 classes, checksum 1a2b3c4d"."""
+    checksum = zlib.crc32(pictures.labels.numpy().tobytes(), zlib.crc32(pictures.images.contiguous().numpy()))
+    return f"{len(pictures):,} pictures of {len(pictures.class_names)} classes, checksum {checksum:08x}"
+
+
+def save_classifier(task: ClassificationTask, state: TrainingState, path: str | Path) -> None:
+    """Write the trained model, averaged weights where there are, as one file that ``internimage.load`` takes."""
+    recipe, names = task.recipe, task.trained_on.class_names
+    stored = pick_dtype(recipe.stored_dtype)
+    weights = {
+        name: value.to(stored) if value.is_floating_point() else value
+        for name, value in state.best_model().state_dict().items()
+    }
+    scores = {"held_out_top1": round(state.history[-1]["top1"], 2)} if state.history and "top1" in state.history[-1] else {}
+    card = ModelCard(
+        name=recipe.model,
+        config=task.model.config,
+        num_classes=len(names),
+        preprocessing=recipe.preprocessing,
+        class_names=names,
+        note=f"trained on {recipe.subject or Path(recipe.data).resolve().name}, {len(names)} classes",
+        scores=scores,
+    )
+    save_model(path, weights, card)

@@ -23,6 +23,7 @@ class Task(Protocol):
     model: nn.Module
     device: torch.device
     steps_per_epoch: int
+    fingerprint: str  # tells the data from other data
 
     def batch(self, step: int) -> Any:
         """The batch of a step: a function of ``step`` and of torch's default generator, which the loop seeds."""
@@ -30,8 +31,8 @@ class Task(Protocol):
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean loss of a batch."""
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Figures of merit on data that is not trained on, in percent; empty when there is none."""
+    def evaluate(self, model: nn.Module, epoch: int) -> dict[str, float]:
+        """Figures of merit after an epoch on data that is not trained on, in percent; empty when there is none."""
 
 
 class Watcher(Protocol):
@@ -45,7 +46,8 @@ class Watcher(Protocol):
 def new_state(task: Task, plan: TrainingPlan) -> TrainingState:
     """The state before the first step."""
     average = WeightAverage(task.model, plan.ema_decay) if plan.ema_decay else None
-    return TrainingState(plan=plan, model=task.model, optimizer=make_optimizer(task.model, plan), average=average)
+    optimizer = make_optimizer(task.model, plan)
+    return TrainingState(plan=plan, data=task.fingerprint, model=task.model, optimizer=optimizer, average=average)
 
 
 def fit(
@@ -109,12 +111,13 @@ def train_step(task: Task, state: TrainingState) -> float:
 
 def _finish_epoch(task: Task, state: TrainingState) -> None:
     """Add a row to the history."""
+    epoch = state.step // task.steps_per_epoch
     row = {
-        "epoch": state.step // task.steps_per_epoch,
+        "epoch": epoch,
         "step": state.step,
         "lr": state.plan.lr_at(state.step - 1, task.steps_per_epoch),
         "train_loss": state.running_loss / task.steps_per_epoch,
-        **task.evaluate(state.best_model()),
+        **task.evaluate(state.best_model(), epoch),
         "seconds": round(state.seconds, 1),
     }
     state.history.append(row)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +47,8 @@ class TrainingPlan:
         progress = (step - warmup) / max(total - warmup, 1)
         return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * progress)) / 2
 
-    def differences(self, other: dict) -> list[str]:
-        """The fields that are not as in ``other``, a plan written as a mapping: "epochs is 20, was 10"."""
-        mine = {field.name: getattr(self, field.name) for field in fields(self)}
-        return [
-            f"{name} is {mine.get(name)}, was {other.get(name)}"
-            for name in sorted(mine.keys() | other.keys())
-            if mine.get(name) != other.get(name)
-        ]
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """The fields that are not as in ``other``, a plan as ``dataclasses.asdict`` writes it: "epochs is 20, was 10"."""
+        mine = asdict(self)
+        names = sorted(mine.keys() | other.keys())
+        return [f"{key} is {mine.get(key)}, was {other.get(key)}" for key in names if mine.get(key) != other.get(key)]

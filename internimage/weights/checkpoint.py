@@ -19,8 +19,6 @@ from . import catalog, hub
 from .inert import read_pickle
 from .report import WeightsError
 
-Source = str | Path | Mapping[str, Any]
-
 FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -70,13 +68,20 @@ class Checkpoint:
             yield from part.read().items()
 
 
+Source = str | Path | Mapping[str, Any] | Checkpoint
+
+
 def open_checkpoint(source: Source, *, ema: bool = False) -> Checkpoint:
     """Find and open ``source``; ``ema`` picks the averaged weights of a training checkpoint.
+
+    What is open already is handed back as it is.
 
     Raises:
         WeightsError: there is no such source, or it holds no weights; the message names the nearest released name.
         OSError: a download failed, or a file cannot be read.
     """
+    if isinstance(source, Checkpoint):
+        return source
     if isinstance(source, Mapping):
         return _from_contents("the mapping", source, ema)
     text = str(source)

@@ -29,7 +29,8 @@ def load_weights(
     Args:
         module: keeps its dtype and device. Parameters on the meta device are created, in their dtype, on ``device``.
         source: a released name (``internimage models`` lists them), an address, a file, a folder of shards, a
-            Hugging Face repository as "owner/name", or a mapping; with released, Hugging Face or our own names.
+            Hugging Face repository as "owner/name", a mapping, or what :func:`open_checkpoint` gave; with released,
+            Hugging Face or our own names.
         strict: raise unless everything fits. These fit in any case, and the report says so: a classification head or
             the rest of a detector when the module is a backbone; a classifier of another number of classes, in which
             case the module's own is kept; layer scales of 1 for which the source has none.

@@ -18,6 +18,7 @@ Shape = tuple[int, ...]
 _CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 _AVERAGED = "raw weights beside averaged ones; the averaged ones have the plain names"
 _METADATA = "the branch for date and place; the logits are those of the image alone"
+_CUT_OFF = "levels that this module has been cut short by"
 _NO_HEAD = "a classification head, which this module has not"
 _OTHER_PARTS = "parts of a detector or segmenter; this module takes its backbone"
 
@@ -42,7 +43,10 @@ def match(shapes: Mapping[str, Shape], module: nn.Module, report: LoadReport) ->
         bare = strip(key, names)
         name = names.get(bare)
         if name is None:
-            _sort_out(key, bare, has_head, has_backbone, report)
+            if _is_cut_off(bare, state):
+                report.skip(_CUT_OFF, key)
+            else:
+                _sort_out(key, bare, has_head, has_backbone, report)
             continue
         wanted = tuple(state[name].shape)
         convert = _conversion(name, shape, wanted, module)
@@ -62,6 +66,16 @@ def match(shapes: Mapping[str, Shape], module: nn.Module, report: LoadReport) ->
     report.missing += [name for name in state if name not in found and not name.endswith("num_batches_tracked")]
     _describe_conversions(placements, shapes, state, report)
     return placements
+
+
+def _is_cut_off(bare: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether a key belongs behind the last level of a network that keeps fewer than all."""
+    levels = {key.partition("levels.")[2].partition(".")[0] for key in state if "levels." in key}
+    last = max(map(int, levels), default=3)
+    if last == 3 or not bare.startswith("levels."):
+        return False
+    level, _, rest = bare.removeprefix("levels.").partition(".")
+    return level > str(last) or (level == str(last) and rest.startswith("downsample."))
 
 
 def _sort_out(key: str, bare: str, has_head: bool, has_backbone: bool, report: LoadReport) -> None:

@@ -72,7 +72,7 @@ def png16(value: int) -> Image.Image:
         (Image.new("RGBA", (6, 6), (0, 0, 0, 0)), 255),
         (Image.new("P", (6, 6), 0), 0),
         (Image.new("YCbCr", (6, 6), (90, 128, 128)), 90),
-        (Image.new("LAB", (6, 6), (0, 0, 0)), 0),
+        (Image.new("LAB", (6, 6), (0, 128, 128)), 0),
     ],
     ids=lambda value: getattr(value, "mode", None),
 )

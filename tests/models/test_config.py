@@ -144,7 +144,7 @@ BAD_CALLS = {
     "no_name": (("resnet50", {}), ValueError, "the models are internimage_femto, internimage_t"),
     "number_for_name": ((42, {}), ValueError, "there is no model 42"),
     "list_for_name": ((["internimage_t"], {}), ValueError, "there is no model ['internimage_t']"),
-    "near_field": (("internimage_t", {"drop_path": 0.1}), TypeError, "did you mean 'drop_path_rate'?"),
+    "near_field": (("internimage_t", {"drop_rates": 0.1}), TypeError, "did you mean 'drop_rate'?"),
     "near_option": (("internimage_t", {"feature_only": True}), TypeError, "did you mean 'features_only'?"),
     "negative_classes": (("internimage_t", {"num_classes": -1}), ValueError, "num_classes is -1"),
     "classes_as_text": (("internimage_t", {"num_classes": "10"}), ValueError, "num_classes is '10'"),

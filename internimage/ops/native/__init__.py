@@ -54,15 +54,21 @@ def _load() -> ctypes.CDLL | str:
         return "the native kernel was not built (no C++ compiler when the package was installed)"
     try:
         library = ctypes.CDLL(str(PATH))
+        _declare(library)
     except OSError as error:
         return f"the native kernel does not load: {error}"
+    except AttributeError as error:
+        return f"the native kernel is of another version, install the package again ({error})"
+    _lend_threads(library)
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
     for name in ("internimage_dcnv3_forward", "internimage_dcnv3_backward"):
         function = getattr(library, name)
         function.argtypes, function.restype = [ctypes.POINTER(Dcnv3Problem)], None
     library.internimage_fused.argtypes, library.internimage_fused.restype = [ctypes.POINTER(FusedProblem)], None
     library.internimage_instruction_set.restype = ctypes.c_char_p
-    _lend_threads(library)
-    return library
 
 
 def _lend_threads(library: ctypes.CDLL) -> None:

@@ -47,6 +47,13 @@ class Released:
     note: str = ""
 
     @property
+    def loads_into(self) -> str:
+        """What of this package takes it: "classifier", "backbone" (the heads are left out), or "" for nothing yet."""
+        if not self.model.startswith("internimage_"):
+            return ""
+        return "classifier" if self.task == "classification" else "backbone"
+
+    @property
     def about_mib(self) -> int | None:
         """Size in MiB, from the parameters in float32 where the bytes are not known."""
         size = self.size_bytes or (self.params * 4 if self.params else None)
