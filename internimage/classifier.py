@@ -17,7 +17,7 @@ from .data.labels import class_names
 from .data.pictures import from_array, read_picture
 from .data.transforms import GREY_MEAN, GREY_STD, Preprocessing
 from .devices import pick_device, pick_dtype
-from .models import InternImageClassifier, embedded_weights, get_config
+from .models import InternImageClassifier, embedded_weights, get_config, list_models
 from .weights import catalog
 from .weights.architecture import architecture_of, released_shapes
 from .weights.checkpoint import Checkpoint, open_checkpoint
@@ -219,7 +219,11 @@ def load(
 def _source_of(name: str | None) -> str:
     """Where the weights of a name are: in the package, on the hub, or in the file of that name."""
     if name is not None and name != EMBEDDED:
-        return catalog.DEFAULTS.get(name, name)
+        source = catalog.DEFAULTS.get(name, name)
+        entry = None if Path(source).exists() else catalog.find(source)
+        if entry is not None and (entry.task != "classification" or entry.model not in list_models()):
+            raise ValueError(f"{name} is {entry.head} on {entry.model}, which is no classifier of this package")
+        return source
     path = embedded_weights(EMBEDDED)
     if not path.is_file():
         raise FileNotFoundError(

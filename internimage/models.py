@@ -1,4 +1,4 @@
-"""Backbone and head joined: the classifier network and the feature extractor, with the interface the field knows from timm."""
+"""Backbone and head joined, with the interface the field knows from timm; and how to make a model by its name."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class InternImageClassifier(nn.Module):
         self.fusion: LevelFusion | None = None
         self.head: ConvHead | ClipProjectorHead | LinearHead
         channels = config.level_channels(3)
+        pool: dict[str, Any] = {} if global_pool is None else {"global_pool": global_pool}
         if config.use_clip_projector:
             self.fusion = LevelFusion(channels // 2, CLIP_WIDTH)
-            self.head = ClipProjectorHead(num_classes, CLIP_WIDTH, global_pool="attention" if global_pool is None else global_pool)
+            self.head = ClipProjectorHead(num_classes, CLIP_WIDTH, **pool)
             self.num_features = CLIP_WIDTH
         else:
-            hidden = int(channels * config.cls_scale)
-            self.head = ConvHead(channels, hidden, num_classes, config.act_layer, "avg" if global_pool is None else global_pool)
+            self.head = ConvHead(channels, int(channels * config.cls_scale), num_classes, config.act_layer, **pool)
             self.num_features = channels
         self.head_hidden_size = self.head.hidden_features
 
@@ -187,7 +187,7 @@ INPUTS = {
 
 
 def default_cfg(name: str, image_size: int | None = None, num_classes: int | None = None) -> dict[str, Any]:
-    """What timm's data and loading functions want to know of a size, or of weights of it that were trained otherwise."""
+    """What timm's data and loading functions want to know of a size, or of weights of it made for another input."""
     config, data = SIZES[name], INPUTS[name]
     size = image_size or data.image_size
     pool = -(-size // (16 if config.use_clip_projector else 32))  # rounded up, as each convolution of stride 2 does

@@ -6,23 +6,10 @@ timm has no entry points for the models of others, so the one call is needed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor, nn
-
-from .backbones.internimage import Stem, as_level_indices
-from .heads.classification import LevelFusion
-from .layers.deform_conv import DCNv3
-from .models import create_model, default_cfg, embedded_weights, list_models
-from .weights import catalog
-from .weights.released import accepted_names, strip
-
-try:
-    import timm  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ImportError("timm is not installed; it comes with `pip install 'internimage-torch[train]'`") from error
 
 from timm.models import (
     PretrainedCfg,
@@ -34,6 +21,15 @@ from timm.models import (
     resolve_pretrained_cfg,
 )
 from timm.models._features import FeatureGetterNet
+from torch import Tensor, nn
+
+from .backbones.internimage import Stem, as_level_indices
+from .heads.classification import LevelFusion
+from .layers.deform_conv import DCNv3
+from .layers.mlp import MLP
+from .models import create_model, default_cfg, embedded_weights, list_models
+from .weights import catalog
+from .weights.released import accepted_names, strip
 
 
 def register() -> list[str]:
@@ -41,7 +37,7 @@ def register() -> list[str]:
     for name in list_models():
         if not is_model(name):
             register_model(_entry_point(name))
-    for module in (DCNv3, Stem, LevelFusion):  # they look at shapes, which symbolic tracing cannot follow
+    for module in (DCNv3, MLP, Stem, LevelFusion):  # they look at their inputs, which symbolic tracing cannot follow
         register_notrace_module(module)
     return list_models()
 
@@ -65,7 +61,9 @@ def _build(
     feature_cfg: dict | None = None,
     **options: Any,
 ) -> nn.Module:
-    """timm's builder around ours: released weights go through our loader, a user's own file or folder through timm's."""
+    """timm's builder around ours: released weights go through our loader, a user's file or folder through timm's."""
+    if isinstance(pretrained_cfg, PretrainedCfg):
+        pretrained_cfg = asdict(pretrained_cfg)
     cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
     released = catalog.find(Path(cfg.hf_hub_filename or "").stem)
     ours = pretrained and released is not None and not (cfg.source or cfg.file or cfg.url or cfg.state_dict)
@@ -73,7 +71,7 @@ def _build(
         partial(create_model, name, pretrained=released.name if ours and released else False),
         name,
         pretrained and not ours,
-        pretrained_cfg=cfg,
+        pretrained_cfg=asdict(cfg),
         feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": LevelGetter, **(feature_cfg or {})},
         pretrained_filter_fn=_to_our_names,
         **options,
@@ -85,9 +83,10 @@ class LevelGetter(FeatureGetterNet):
 
     def __init__(self, model: nn.Module, out_indices: int | Sequence[int] = (0, 1, 2, 3), **options: Any) -> None:
         asked = as_level_indices(out_indices)
-        super().__init__(model, out_indices=sorted(set(asked)), **options)
+        levels = sorted(set(asked))
+        super().__init__(model, out_indices=tuple(levels), **options)
         self.feature_info = self.feature_info.from_other(asked)
-        self.positions = [self.out_indices.index(level) for level in asked]
+        self.positions = [levels.index(level) for level in asked]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, in_chans, H, W) to a list of maps."""
@@ -96,7 +95,7 @@ class LevelGetter(FeatureGetterNet):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only block inputs for the backward pass."""
-        self.model.set_grad_checkpointing(enable)
+        self["model"].set_grad_checkpointing(enable)  # type: ignore[operator]
 
 
 def _to_our_names(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -104,11 +103,12 @@ def _to_our_names(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
     return {names.get(strip(key, names), key): tensor for key, tensor in state.items()}
 
 
-def _default_cfgs() -> dict[str, dict[str, Any]]:
+def _default_cfgs() -> dict[str, dict[str, Any] | PretrainedCfg]:
     """timm's entry for each released classifier, tagged with what its file name says beyond the model's: "1k_224"."""
-    cfgs: dict[str, dict[str, Any]] = {"internimage_femto": default_cfg("internimage_femto")}
-    if embedded_weights("internimage_femto").is_file():
-        cfgs["internimage_femto"]["file"] = str(embedded_weights("internimage_femto"))
+    embedded = embedded_weights("internimage_femto")
+    cfgs: dict[str, dict[str, Any] | PretrainedCfg] = {
+        "internimage_femto": default_cfg("internimage_femto") | ({"file": str(embedded)} if embedded.is_file() else {})
+    }
     for entry in catalog.released().values():
         if entry.model in list_models() and entry.head == "classifier" and entry.file and entry.resolution:
             tag = entry.name.removeprefix(f"{entry.model}_")

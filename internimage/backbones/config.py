@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from typing import TypeGuard
 
 from ..layers.activation import ACTIVATIONS
 from ..layers.norm import NORMS
@@ -73,8 +74,8 @@ class InternImageConfig:
         for level, groups in enumerate(self.groups):
             if self.level_channels(level) % groups:
                 raise ValueError(
-                    f"level {level} has {self.level_channels(level)} channels, which groups={groups} does not divide; the "
-                    f"channels of the four levels are {', '.join(str(self.level_channels(i)) for i in range(4))}"
+                    f"level {level} has {self.level_channels(level)} channels, which groups={groups} does not divide; "
+                    f"the channels of the four levels are {', '.join(str(self.level_channels(i)) for i in range(4))}"
                 )
         ids = self.level2_post_norm_block_ids or ()
         if self.level2_post_norm and ids and max(ids) >= self.depths[2]:
@@ -103,7 +104,7 @@ class InternImageConfig:
         return tuple(field.name for field in fields(cls))
 
 
-def is_integer(value: object, minimum: int) -> bool:
+def is_integer(value: object, minimum: int) -> TypeGuard[int]:
     """Whether ``value`` is an int, no bool, and at least ``minimum``."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
@@ -114,7 +115,7 @@ def _is_number(value: object, low: float = -math.inf, high: float = math.inf) ->
     return math.isfinite(value) and low <= value <= high
 
 
-def _are_integers(value: object, minimum: int) -> bool:
+def _are_integers(value: object, minimum: int) -> TypeGuard[tuple[int, ...]]:
     return isinstance(value, tuple) and all(is_integer(v, minimum) for v in value)
 
 
@@ -130,13 +131,13 @@ def _one_of(names: Iterable[str]) -> _Rule:
     return lambda value: isinstance(value, str) and value in names, f"one of {', '.join(map(repr, names))}"
 
 
-_FOUR: _Rule = (lambda v: _are_integers(v, 1) and len(v) == 4, "four integers >= 1, one a level")  # type: ignore[arg-type]
+_FOUR: _Rule = (lambda v: _are_integers(v, 1) and len(v) == 4, "four integers >= 1, one a level")
 _BOOL: _Rule = (lambda v: isinstance(v, bool), "True or False")
 _POSITIVE: _Rule = (_is_positive, "a number above 0")
 
 _RULES: dict[str, _Rule] = {
     "channels": (
-        lambda v: is_integer(v, 2) and v % 2 == 0,  # type: ignore[operator]
+        lambda v: is_integer(v, 2) and v % 2 == 0,
         "an even integer >= 2: the stem starts with half of them",
     ),
     "depths": _FOUR,
@@ -153,7 +154,7 @@ _RULES: dict[str, _Rule] = {
     "post_norm": _BOOL,
     "res_post_norm": _BOOL,
     "dw_kernel_size": (
-        lambda v: v is None or (is_integer(v, 1) and v % 2 == 1),  # type: ignore[operator]
+        lambda v: v is None or (is_integer(v, 1) and v % 2 == 1),
         "an odd integer >= 1, or None for 3: an even kernel would change the size of the map",
     ),
     "level2_post_norm": _BOOL,

@@ -35,7 +35,9 @@ class FeatureExtractor(nn.Module):
         self.backbone = InternImage(config, as_level_indices(out_indices), backend=backend)
         self.out_indices = self.backbone.out_indices
         infos = self.backbone.feature_info
-        self.feature_info = FeatureInfo({**infos[i], "module": f"backbone.levels.{i}", "index": i} for i in self.out_indices)
+        self.feature_info = FeatureInfo(
+            {**infos[i], "module": f"backbone.levels.{i}", "index": i} for i in self.out_indices
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, in_chans, H, W) to a list of (N, C, H, W) maps."""

@@ -7,6 +7,7 @@ arXiv 2211.05778. Outside the maps are (N, C, H, W), inside (N, H, W, C); the tw
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -165,7 +166,7 @@ class InternImage(nn.Module):
         """The channels-last maps (N, H, W, C) of levels 0 to ``last``."""
         x = self.stem(image)
         maps: list[Tensor] = []
-        for index, level in enumerate(self.levels[: last + 1]):
+        for index, level in enumerate(self._levels()[: last + 1]):
             x = level(x)
             maps.append(x)
             if index < last and level.downsample is not None:
@@ -182,24 +183,27 @@ class InternImage(nn.Module):
     def drop_levels_after(self, last: int) -> None:
         """Remove what only the levels after ``last`` need, so that no parameter is left without a gradient."""
         self.levels = self.levels[: last + 1]
-        self.levels[last].downsample = None
+        self._levels()[last].downsample = None
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory: keep only the input of each block for the backward pass."""
-        for level in self.levels:
+        for level in self._levels():
             level.grad_checkpointing = enable
+
+    def _levels(self) -> list[Level]:
+        return cast("list[Level]", list(self.levels))
 
 
 def as_level_indices(indices: Sequence[int] | int | None, levels: int = 4) -> tuple[int, ...]:
     """``indices`` as levels from 0 on: None is all, an int n the last n, negative numbers count from the end."""
     if indices is None:
         return tuple(range(levels))
-    if is_integer(indices, 1) and indices <= levels:  # type: ignore[operator]
-        return tuple(range(levels - indices, levels))  # type: ignore[operator]
+    if is_integer(indices, 1) and indices <= levels:
+        return tuple(range(levels - indices, levels))
     chosen = tuple(indices) if isinstance(indices, Sequence) else ()
     if not chosen or not all(is_integer(i, -levels) and i < levels for i in chosen):
         raise ValueError(
-            f"the levels asked for are {indices!r}, expected some of {', '.join(map(str, range(levels)))}, the same from "
-            f"the end as -{levels} to -1, or an int for the last so many"
+            f"the levels asked for are {indices!r}, expected some of {', '.join(map(str, range(levels)))}, the same "
+            f"from the end as -{levels} to -1, or an int for the last so many"
         )
     return tuple(i % levels for i in chosen)

@@ -18,7 +18,8 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL|FILE]", help="A size, released checkpoint or file of weights; the embedded model unless given."
+            metavar="[MODEL|FILE]",
+            help="A size, released checkpoint or file of weights; the embedded model unless given.",
         ),
     ] = None,
     data: Annotated[
@@ -30,7 +31,8 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time.")] = 64,
     download: Annotated[
-        Path | None, typer.Option("--download", metavar="DIR", help="Fetch Fashion-MNIST into this folder first (30 MB).")
+        Path | None,
+        typer.Option("--download", metavar="DIR", help="Fetch Fashion-MNIST into this folder first (30 MB)."),
     ] = None,
     json: options.Json = False,
     device: options.Device = None,

@@ -24,9 +24,7 @@ def extract(
             help="stage1 to stage4 (or c2 to c5), or names of modules; several, separated by blanks or commas.",
         ),
     ] = None,
-    save: Annotated[
-        Path | None, typer.Option("--save", help="Write them: FILE.safetensors or FILE.npz.")
-    ] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="Write them: FILE.safetensors or FILE.npz.")] = None,
     list_names: Annotated[bool, typer.Option("--list", help="Show the names of all layers and stop.")] = False,
     model: options.Model = None,
     weights: options.Weights = None,

@@ -103,9 +103,18 @@ def _command(verb: str) -> Any:
         verb_app.command(name=verb, short_help=VERBS[verb].summary)(getattr(module, verb))
     command = typer.main.get_command(verb_app)
     command.name = verb
+    _unwrap(command)
     if VERBS[verb].packages and command.callback is not None:
         command.callback = _after_check(verb, command.callback)
     return command
+
+
+def _unwrap(command: Any) -> None:
+    """Help text that flows: lines end where the terminal does, not where they end in the source."""
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for part in getattr(command, "commands", {}).values():
+        _unwrap(part)
 
 
 def _after_check(verb: str, callback: Callable) -> Callable:

@@ -55,8 +55,15 @@ def _sizes(word: str | None) -> list[dict[str, Any]]:
         default = catalog.released().get(catalog.DEFAULTS.get(name, ""))
         weights = "comes with the package" if default is None else default.name
         if word is None or word.lower() in f"{name} {weights}".lower():
-            rows.append({"name": name, "params": None if default is None else default.params, "pretrained": weights})
+            params = _count(name) if default is None else default.params
+            rows.append({"name": name, "params": params, "pretrained": weights})
     return rows
+
+
+def _count(name: str) -> int:
+    from ..models import create_model
+
+    return sum(parameter.numel() for parameter in create_model(name, device="meta").parameters())
 
 
 def _as_json(entry: Released) -> dict[str, Any]:
@@ -74,7 +81,7 @@ def _print_sizes(rows: list[dict[str, Any]]) -> None:
     for heading, side in (("name", "left"), ("parameters", "right"), ("pretrained weights", "left")):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for row in rows:
-        table.add_row(row["name"], f"{row['params'] / 1e6:,.1f} M" if row["params"] else "", row["pretrained"])
+        table.add_row(row["name"], f"{row['params'] / 1e6:,.1f} M", row["pretrained"])
     printer().print(table)
 
 
@@ -89,7 +96,9 @@ def _print_released(entries: list[Released], total: int, word: str | None) -> No
         return
     table = Table(title="\nReleased weights: internimage weights download NAME", title_justify="left", box=None)
     for heading in ("name", "trained on", "input", "published", "about", "loads into"):
-        table.add_column(heading, justify="right" if heading in ("about", "input") else "left", overflow="fold")
+        table.add_column(
+            heading, justify="right" if heading in ("about", "input") else "left", no_wrap=heading == "name"
+        )
     for entry in entries:
         size = "x".join(map(str, dict.fromkeys(entry.resolution or ()))) or "-"
         scores = ", ".join(f"{name} {score:g}" for name, score in entry.scores.items())

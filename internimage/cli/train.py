@@ -35,13 +35,16 @@ def train(
         Path | None, typer.Option("--output", metavar="DIR", help="Where to write; runs/RECIPE unless given.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output, exactly.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="A tiny run on made-up pictures, to see that it works.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="A tiny run on made-up pictures, to see that it works.")
+    ] = False,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Instead of the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate, instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Another seed, another run.")] = None,
     download: Annotated[
-        Path | None, typer.Option("--download", metavar="DIR", help="Fetch Fashion-MNIST into this folder first (30 MB).")
+        Path | None,
+        typer.Option("--download", metavar="DIR", help="Fetch Fashion-MNIST into this folder first (30 MB)."),
     ] = None,
     json: options.Json = False,
     device: options.Device = None,
@@ -49,10 +52,12 @@ def train(
 ) -> None:
     """Train a classifier by a recipe.
 
-    Writes into --output: the trained model as one file that classify, evaluate and internimage.load take; metrics.csv
-    and curve.png, after each epoch; and a checkpoint every two minutes and on Ctrl-C, from which --resume continues.
+    Writes the trained model as one file that classify, evaluate and internimage.load take.
 
-    Example: [bold]internimage train --data pictures/ --epochs 20[/bold] with a folder a class in pictures/
+    Beside it: metrics.csv and curve.png after each epoch, and a checkpoint every two minutes
+    and on Ctrl-C, from which --resume continues.
+
+    Example, with a folder a class in pictures/: [bold]internimage train --data pictures/ --epochs 20[/bold]
     """
     from ..devices import pick_device
 
@@ -144,8 +149,8 @@ def _introduction(task: ClassificationTask, state: TrainingState, folder: Path) 
     start = f", from step {state.step}" if state.step else ""
     return (
         f"{task.recipe.name}: {parameters:,} parameters, {len(task.trained_on):,} pictures of "
-        f"{len(task.trained_on.class_names)} classes, {len(task.held_out):,} more held out, {task.recipe.epochs} epochs of "
-        f"{task.steps_per_epoch} steps{start}; writing to {folder}"
+        f"{len(task.trained_on.class_names)} classes, {len(task.held_out):,} more held out, "
+        f"{task.recipe.epochs} epochs of {task.steps_per_epoch} steps{start}; writing to {folder}"
     )
 
 

@@ -29,7 +29,7 @@ def download(
     ],
     json: options.Json = False,
 ) -> None:
-    """Fetch released weights once; an interrupted download is taken up again.
+    """Fetch released weights once; a dropped connection is taken up where it broke.
 
     They are kept in the folder INTERNIMAGE_CACHE names, else in the cache of huggingface_hub; HF_HUB_OFFLINE=1 uses
     only what is there.

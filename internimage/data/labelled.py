@@ -29,7 +29,9 @@ class LabelledImages:
                 f"images are {tuple(self.images.shape)} {self.images.dtype}, expected (N, 1 or 3, H, W) uint8"
             )
         if self.labels.shape != self.images.shape[:1]:
-            raise ValueError(f"labels are {tuple(self.labels.shape)}, expected one for each of {len(self.images)} images")
+            raise ValueError(
+                f"labels are {tuple(self.labels.shape)}, expected one for each of {len(self.images)} images"
+            )
 
     def __len__(self) -> int:
         return len(self.images)

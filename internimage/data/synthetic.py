@@ -14,6 +14,6 @@ def synthetic_pictures(count: int = 96, size: int = 32, channels: int = 3, seed:
     labels = torch.arange(count) % 2
     starts = torch.randint(size // 4, size // 2, (count,), generator=generator)
     for image, label, start in zip(images, labels.tolist(), starts.tolist(), strict=True):
-        bar = (slice(None), slice(start, start + size // 8)) if label else (slice(start, start + size // 8), slice(None))
-        image[(slice(None), *(bar[::-1]))] = 255
+        upright = image if label == 0 else image.transpose(1, 2)
+        upright[:, :, start : start + size // 8] = 255
     return LabelledImages(images=images, labels=labels, class_names=("upright", "lying"))

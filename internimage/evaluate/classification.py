@@ -34,7 +34,8 @@ class Scores:
     """How often a classifier is right.
 
     Attributes:
-        top1, top5: in percent of the readable pictures; ``top5`` is None for five classes or fewer, where it says nothing.
+        top1, top5: in percent of the readable pictures; ``top5`` is None for five classes or fewer, where it says
+            nothing.
         pictures: how many were classified.
         classes: the classes that have pictures.
         unreadable: which could not be read, and why.
@@ -122,8 +123,8 @@ def match_classes(names: tuple[str, ...], known: tuple[str, ...]) -> list[int]:
     if len(names) == len(known) and len(missing) == len(names):
         return list(range(len(names)))
     raise ValueError(
-        f"the model does not know {len(missing)} of the {len(names)} classes of the data, such as {missing[0]!r}; it knows "
-        f"{len(known)}: {', '.join(known[:6])}{' ...' if len(known) > 6 else ''}"
+        f"the model does not know {len(missing)} of the {len(names)} classes of the data, such as {missing[0]!r}; it "
+        f"knows {len(known)}: {', '.join(known[:6])}{' ...' if len(known) > 6 else ''}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Feature pyramid in, class logits out: the convolutional head of T to XL, the attention-pooled projector of H and G."""
+"""Feature pyramid in, class logits out: the convolutional head of T to XL, the attention pooling of H and G."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _POOLS = ("avg", "max", "")
 def make_classifier(features: int, num_classes: int) -> nn.Module:
     """A linear layer with the released initial values, or nothing for zero classes."""
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
-        raise ValueError(f"num_classes is {num_classes!r}, expected 0 (features instead of logits) or a positive integer")
+        raise ValueError(
+            f"num_classes is {num_classes!r}, expected 0 (features instead of logits) or a positive integer"
+        )
     if num_classes == 0:
         return nn.Identity()
     classifier = nn.Linear(features, num_classes)
@@ -27,6 +29,7 @@ class PooledClassifier(nn.Module):
     """The end of a head, pool and linear; a subclass sets ``hidden_features`` and calls ``reset`` last."""
 
     hidden_features: int
+    global_pool: str
 
     def reset(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh classifier; ``global_pool=None`` keeps the pooling."""
@@ -77,7 +80,12 @@ class ConvHead(PooledClassifier):
     """
 
     def __init__(
-        self, in_features: int, hidden_features: int, num_classes: int, act_layer: str = "GELU", global_pool: str = "avg"
+        self,
+        in_features: int,
+        hidden_features: int,
+        num_classes: int,
+        act_layer: str = "GELU",
+        global_pool: str = "avg",
     ) -> None:
         super().__init__()
         self.hidden_features = hidden_features
@@ -120,8 +128,8 @@ class LevelFusion(nn.Module):
     def forward(self, c4: Tensor, c5: Tensor) -> Tensor:
         if (c4.shape[2], c4.shape[3]) != (2 * c5.shape[2], 2 * c5.shape[3]):
             raise ValueError(
-                f"the maps are {tuple(c4.shape[2:])} and {tuple(c5.shape[2:])}; this head needs an image whose height and "
-                "width are multiples of 32"
+                f"the maps are {tuple(c4.shape[2:])} and {tuple(c5.shape[2:])}; this head needs an image whose height "
+                "and width are multiples of 32"
             )
         return F.pixel_shuffle(self.conv_c5(c5), 2) + self.conv_c4(c4)
 
@@ -134,6 +142,8 @@ class ClipProjectorHead(nn.Module):
         out_features: width of the pooled vector, 768; what ``pre_logits`` returns.
         global_pool: "attention", or "" to hand out the fused map.
     """
+
+    global_pool: str
 
     def __init__(
         self,
@@ -159,7 +169,9 @@ class ClipProjectorHead(nn.Module):
         if pool not in ("attention", ""):
             raise ValueError(f"global_pool is {pool!r}, but the CLIP projector pools by 'attention', or not at all: ''")
         if pool == "" and num_classes:
-            raise ValueError("global_pool='' goes with num_classes=0 in the CLIP projector; 'attention' pools for classes")
+            raise ValueError(
+                "global_pool='' goes with num_classes=0 in the CLIP projector; 'attention' pools for classes"
+            )
         self.global_pool = pool
         self.fc = make_classifier(self.hidden_features, num_classes)
 

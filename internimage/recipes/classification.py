@@ -16,12 +16,17 @@ from ..train.plan import TrainingPlan
 class ClassificationRecipe(TrainingPlan):
     """A model, its pictures and how it is trained.
 
-    ``model`` is a name of :func:`internimage.list_models`; ``data`` is "fashion-mnist" or a folder of class folders;
-    ``image_sizes`` are sides of the input in pixels, each for an equal share of the epochs: small pictures first teach most
-    of it in less time, and the last size is the one that the model is used with. ``channels`` is 1 (grey) or 3; ``mean`` and ``std`` have one value a
-    channel, on values 0 to 1; ``held_out`` is the share of the pictures that is measured on and not trained on.
-    ``subject`` says in two words what is on the pictures, "" for the name of their folder. The trained weights are
-    stored as ``stored_dtype``.
+    Attributes:
+        model: a name of :func:`internimage.list_models`.
+        data: "fashion-mnist" or a folder of class folders.
+        image_sizes: sides of the input in pixels, each for an equal share of the epochs. Small pictures first teach
+            most of it in less time; the last size is the one that the model is used with.
+        channels: 1 (grey) or 3.
+        mean, std: one value a channel, on values 0 to 1.
+        dark_background: the objects are light on black; see :class:`~internimage.data.transforms.Preprocessing`.
+        subject: in two words what is on the pictures; "" for the name of their folder.
+        held_out: the share of the pictures that is measured on and not trained on.
+        stored_dtype: what the trained weights are written as.
     """
 
     model: str

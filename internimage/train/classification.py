@@ -15,7 +15,7 @@ from ..data.classification import open_pictures
 from ..data.image_folder import ImageFolder, read_image_folder
 from ..data.labelled import LabelledImages
 from ..devices import pick_dtype
-from ..models import create_model
+from ..models import InternImageClassifier, get_config
 from ..recipes.classification import ClassificationRecipe
 from ..weights.own import ModelCard, save_model
 from .checkpoint import TrainingState
@@ -37,10 +37,10 @@ class ClassificationTask:
     ) -> None:
         if len(trained_on.class_names) < 2:
             raise ValueError(
-                f"the pictures are all of one class, {trained_on.class_names[0]!r}; expected a folder a class, two or more"
+                f"all pictures are of one class, {trained_on.class_names[0]!r}; expected a folder a class, two or more"
             )
         self.recipe, self.trained_on, self.held_out, self.device = recipe, trained_on, held_out, device
-        self.model: nn.Module = make_model(recipe, len(trained_on.class_names)).to(device)
+        self.model = make_model(recipe, len(trained_on.class_names)).to(device)
         self.steps_per_epoch = max(1, len(trained_on) // recipe.batch_size)
         self.fingerprint = fingerprint(trained_on)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -80,15 +80,16 @@ class ClassificationTask:
         return (images - mean) / torch.tensor(self.recipe.std, device=self.device).view(-1, 1, 1)
 
 
-def make_model(recipe: ClassificationRecipe, num_classes: int) -> nn.Module:
+def make_model(recipe: ClassificationRecipe, num_classes: int) -> InternImageClassifier:
     """The recipe's model with initial values that follow from its seed."""
     torch.manual_seed(recipe.seed)
-    return create_model(
-        recipe.model, num_classes=num_classes, in_chans=recipe.channels, drop_path_rate=recipe.drop_path_rate
-    )
+    config = get_config(recipe.model, in_chans=recipe.channels, drop_path_rate=recipe.drop_path_rate)
+    return InternImageClassifier(config, num_classes)
 
 
-def read_pictures(recipe: ClassificationRecipe, progress: Callable[[int, int], None] = lambda done, total: None) -> LabelledImages:
+def read_pictures(
+    recipe: ClassificationRecipe, progress: Callable[[int, int], None] = lambda done, total: None
+) -> LabelledImages:
     """All pictures of the recipe, as many channels as its model takes; unreadable ones are left out and named."""
     pictures = open_pictures(recipe.data, "train")
     if isinstance(pictures, ImageFolder):
@@ -104,7 +105,7 @@ def split_pictures(recipe: ClassificationRecipe, pictures: LabelledImages) -> tu
 
 def fingerprint(pictures: LabelledImages) -> str:
     """Tells pictures from others: "55,000 pictures of 10 classes, checksum 1a2b3c4d"."""
-    checksum = zlib.crc32(pictures.labels.numpy().tobytes(), zlib.crc32(pictures.images.contiguous().numpy()))
+    checksum = zlib.crc32(pictures.labels.numpy().tobytes(), zlib.crc32(pictures.images.numpy().tobytes()))
     return f"{len(pictures):,} pictures of {len(pictures.class_names)} classes, checksum {checksum:08x}"
 
 
@@ -116,7 +117,7 @@ def save_classifier(task: ClassificationTask, state: TrainingState, path: str | 
         name: value.to(stored) if value.is_floating_point() else value
         for name, value in state.best_model().state_dict().items()
     }
-    scores = {"held_out_top1": round(state.history[-1]["top1"], 2)} if state.history and "top1" in state.history[-1] else {}
+    last = state.history[-1] if state.history else {}
     card = ModelCard(
         name=recipe.model,
         config=task.model.config,
@@ -124,6 +125,6 @@ def save_classifier(task: ClassificationTask, state: TrainingState, path: str | 
         preprocessing=recipe.preprocessing,
         class_names=names,
         note=f"trained on {recipe.subject or Path(recipe.data).resolve().name}, {len(names)} classes",
-        scores=scores,
+        scores={"held_out_top1": round(last["top1"], 2)} if "top1" in last else {},
     )
     save_model(path, weights, card)

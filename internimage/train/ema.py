@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class WeightAverage:
     """Parameters and statistics of a model, averaged over the steps.
 
-    Early on the average is short, ``(1 + step) / (10 + step)`` in place of ``decay``, so that it forgets the initial values.
+    Early on the average is short, ``(1 + step) / (10 + step)`` in place of ``decay``: it forgets the initial values.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -20,10 +20,12 @@ from .plan import TrainingPlan
 class Task(Protocol):
     """What is learned: a model, its data, its loss and its measure."""
 
-    model: nn.Module
     device: torch.device
     steps_per_epoch: int
     fingerprint: str  # tells the data from other data
+
+    @property
+    def model(self) -> nn.Module: ...
 
     def batch(self, step: int) -> Any:
         """The batch of a step: a function of ``step`` and of torch's default generator, which the loop seeds."""
@@ -68,7 +70,7 @@ def fit(
     Raises:
         FloatingPointError: the loss is not finite; the checkpoint stays as it was.
     """
-    plan, total = state.plan, state.plan.epochs * task.steps_per_epoch
+    total = state.plan.epochs * task.steps_per_epoch
     saved = started = time.monotonic() - state.seconds
     while state.step < total:
         if should_stop():

@@ -24,7 +24,7 @@ def write_metrics(history: Sequence[dict[str, float]], path: str | Path) -> None
 
 
 def draw_curve(history: Sequence[dict[str, float]], path: str | Path) -> None:
-    """A PNG with the training loss (left scale) and, where there is one, the top-1 of held-out pictures (right scale)."""
+    """A PNG with the training loss (left scale) and, where there is one, the top-1 of held-out pictures (right)."""
     picture = Image.new("RGB", _SIZE, "white")
     draw = ImageDraw.Draw(picture)
     draw.rectangle((_MARGIN, _MARGIN, _SIZE[0] - _MARGIN, _SIZE[1] - _MARGIN), outline=_FRAME)

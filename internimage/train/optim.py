@@ -12,6 +12,6 @@ def make_optimizer(model: nn.Module, plan: TrainingPlan) -> torch.optim.Optimize
     """AdamW; vectors (norms, biases, scales) and what the model itself names are not decayed."""
     from timm.optim import param_groups_weight_decay
 
-    spared = tuple(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else ()
-    groups = param_groups_weight_decay(model, plan.weight_decay, no_weight_decay_list=spared)
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
+    groups = param_groups_weight_decay(model, plan.weight_decay, no_weight_decay_list=tuple(spared))
     return torch.optim.AdamW(groups, lr=plan.lr, fused=True)

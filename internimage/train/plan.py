@@ -48,7 +48,7 @@ class TrainingPlan:
         return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * progress)) / 2
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """The fields that are not as in ``other``, a plan as ``dataclasses.asdict`` writes it: "epochs is 20, was 10"."""
+        """The fields that are not as in ``other``, written by ``dataclasses.asdict``: "epochs is 20, was 10"."""
         mine = asdict(self)
         names = sorted(mine.keys() | other.keys())
         return [f"{key} is {mine.get(key)}, was {other.get(key)}" for key in names if mine.get(key) != other.get(key)]

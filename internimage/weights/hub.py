@@ -93,14 +93,16 @@ def download_repository(repo: str) -> Path:
 
 
 def _try_fetch(repo: str, file: str) -> Path | None:
-    """None where the repository has no such file, or offline the cache."""
-    from huggingface_hub.errors import EntryNotFoundError
+    """None where the repository has no such file; offline, where the cache has others of it but not this one."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         return fetch(repo, file)
     except OSError as error:
-        cause = error.__cause__
-        if isinstance(cause, EntryNotFoundError) and (not offline() or file in _FOLDER_EXTRAS or _any_cached(repo)):
+        on_hub = isinstance(error.__cause__, EntryNotFoundError) and not isinstance(
+            error.__cause__, LocalEntryNotFoundError
+        )
+        if on_hub or (offline() and _any_cached(repo)):
             return None
         raise
 
@@ -110,7 +112,7 @@ def _any_cached(repo: str) -> bool:
 
 
 def fetch(repo: str, file: str, revision: str | None = None) -> Path:
-    """One file of a hub repository, from the cache or the network; an interrupted download is taken up again."""
+    """One file of a hub repository, from the cache or the network; a dropped connection is taken up where it broke."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -132,7 +134,15 @@ def fetch(repo: str, file: str, revision: str | None = None) -> Path:
             reason = "is not in the cache, and the hub cannot be reached"
         raise OSError(f"{repo}/{file} {reason}; {_offline_advice(file)}") from error
     except HfHubHTTPError as error:
-        raise OSError(f"could not download {repo}/{file}: {str(error).strip().splitlines()[0]}") from error
+        raise OSError(f"could not download {repo}/{file}: {_first_line(error)}") from error
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # of the HTTP library, which huggingface_hub has changed more than once
+        raise OSError(f"could not download {repo}/{file}: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or "no reason given").splitlines()[0]
 
 
 def _offline_advice(file: str) -> str:

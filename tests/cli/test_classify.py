@@ -99,7 +99,7 @@ def test_the_dtype_asked_for(internimage, model, photo, dtype):
         (["--dtype", "int8"], "bfloat16"),
         (["--backend", "nonsense"], "reference"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_what_does_not_fit_is_one_line_and_exits_with_1(internimage, model, photo, arguments, words):
     arguments = arguments if "--model" in arguments or "--weights" in arguments else [*arguments, "--model", model]

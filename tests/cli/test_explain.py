@@ -37,7 +37,7 @@ def test_json_is_what_the_function_gives(internimage, model, photo):
         (["--position", "1,2,3"], 2, "X,Y"),
         (["--output", "look.txt"], 1, "picture format"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_what_does_not_fit_is_named(internimage, model, photo, arguments, code, words):
     got = internimage("explain", photo, *arguments, "--model", model)

@@ -32,7 +32,7 @@ OPTIONS = {
     "kernel_pair": {"kernel_size": (3, 5), "padding": (1, 2)},
     "dilation": {"padding": 2, "dilation": 2},
     "even_kernel": {"kernel_size": 2, "padding": 0},
-    "even_kernel_and_stride": {"kernel_size": 2, "stride": 2, "padding": 1},
+    "even_kernel_and_stride": {"kernel_size": 2, "stride": 2, "padding": 0},
     "stride2": {"stride": 2},
     "stride_pair": {"stride": (1, 3)},
     "one_group": {"groups": 1},
@@ -103,7 +103,10 @@ def test_forward_is_the_sum_of_its_parts(options):
 def test_gradients_are_those_of_its_parts(options):
     layer = make(**options)
     x = picture(layer).requires_grad_()
-    leaves = [x, *layer.parameters()]
+    names = [name for name, _ in layer.named_parameters()]
+    if isinstance(layer.dw_norm, nn.BatchNorm2d):
+        names.remove("dw_conv.bias")  # a batch norm takes it out again: its gradient is rounding and nothing else
+    leaves = [x, *map(layer.get_parameter, names)]
     want = sum_of_parts(layer, x)
     grad_output = torch.randn_like(want)
     got = torch.autograd.grad(layer(x), leaves, grad_output)
@@ -306,7 +309,9 @@ def test_autocast_trains(half):
         got.float().square().sum().backward()
     assert got.dtype == half
     assert_close(got, want.detach(), "module")
-    assert all(parameter.grad.dtype == torch.float32 and parameter.grad.isfinite().all() for parameter in layer.parameters())
+    assert all(
+        parameter.grad.dtype == torch.float32 and parameter.grad.isfinite().all() for parameter in layer.parameters()
+    )
 
 
 def test_compiles_into_one_graph():

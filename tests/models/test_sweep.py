@@ -157,7 +157,9 @@ def test_features_have_the_channels_and_strides_they_announce(family):
     assert [96 // level.shape[2] for level in maps] == model.feature_info.reduction() == [4, 8, 16, 32]
 
 
-@pytest.mark.parametrize("asked, levels", [((0, 2), [0, 2]), ((3, 1), [3, 1]), ((-1, 0), [3, 0]), (2, [2, 3]), ((1, 1), [1, 1])])
+@pytest.mark.parametrize(
+    "asked, levels", [((0, 2), [0, 2]), ((3, 1), [3, 1]), ((-1, 0), [3, 0]), (2, [2, 3]), ((1, 1), [1, 1])]
+)
 def test_features_come_in_the_order_asked_for(asked, levels):
     x = images()
     with torch.no_grad():
@@ -341,7 +343,9 @@ def test_layer_groups_run_from_stem_to_head(family):
     assert order == list(range(8)), "stem, six blocks, head"
     for level in range(3):
         for part in (f"levels.{level}.downsample.conv", f"levels.{level}.norm"):
-            assert of.get(part, of[f"levels.{level + 1}.blocks.0.mlp.fc1"]) == of[f"levels.{level + 1}.blocks.0.mlp.fc1"]
+            assert (
+                of.get(part, of[f"levels.{level + 1}.blocks.0.mlp.fc1"]) == of[f"levels.{level + 1}.blocks.0.mlp.fc1"]
+            )
     for place, block in enumerate(model.config.level2_post_norm_block_ids or ()):
         assert of[f"levels.2.post_norms.{place}"] == of[f"levels.2.blocks.{block}.mlp.fc1"]
     coarse = pytest.importorskip("timm.models").group_parameters(model, model.group_matcher(coarse=True))

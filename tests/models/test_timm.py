@@ -46,7 +46,13 @@ def test_models_are_those_of_create_model():
 
 def test_options_of_timm_reach_the_model():
     model = create(
-        num_classes=7, in_chans=1, global_pool="max", drop_rate=0.1, drop_path_rate=0.2, scriptable=False, exportable=True
+        num_classes=7,
+        in_chans=1,
+        global_pool="max",
+        drop_rate=0.1,
+        drop_path_rate=0.2,
+        scriptable=False,
+        exportable=True,
     )
     assert model(images(channels=1)).shape == (2, 7)
     assert (model.config.drop_rate, model.config.drop_path_rate, model.head.global_pool) == (0.1, 0.2, "max")
@@ -88,7 +94,9 @@ def test_timms_transform_is_the_released_one():
     assert_close(transform(picture), Preprocessing(image_size=224)(picture), "transforms")
 
 
-@pytest.mark.parametrize("asked, levels", [(None, [0, 1, 2, 3]), ((0, 2), [0, 2]), ((3, 1), [3, 1]), (2, [2, 3]), ((-1,), [3])])
+@pytest.mark.parametrize(
+    "asked, levels", [(None, [0, 1, 2, 3]), ((0, 2), [0, 2]), ((3, 1), [3, 1]), (2, [2, 3]), ((-1,), [3])]
+)
 @pytest.mark.parametrize("feature_cls", [None, "getter"])
 def test_features_match_what_they_announce(feature_cls, asked, levels):
     x = images()
@@ -131,8 +139,10 @@ def test_timms_symbolic_trace_gives_the_same_logits(family):
 
 
 def test_layer_decay_and_weight_decay_of_timms_optimizer():
+    from timm.optim import create_optimizer_v2
+
     model = create(num_classes=5)
-    optimizer = timm.optim.create_optimizer_v2(model, "adamw", lr=1.0, weight_decay=0.05, layer_decay=0.5)
+    optimizer = create_optimizer_v2(model, "adamw", lr=1.0, weight_decay=0.05, layer_decay=0.5)
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     group_of = {name_of[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
     assert set(group_of) == set(name_of.values())
@@ -145,8 +155,10 @@ def test_layer_decay_and_weight_decay_of_timms_optimizer():
 
 
 def test_timms_moving_average_follows_the_model():
+    from timm.utils import ModelEmaV2
+
     model = create(num_classes=5)
-    average = timm.utils.ModelEmaV2(model, decay=0.0)
+    average = ModelEmaV2(model, decay=0.0)
     with torch.no_grad():
         model.head.fc.weight.fill_(1.0)
     average.update(model)
@@ -162,7 +174,7 @@ def weights(tmp_path):
     """A released-style file of a small network, our own names in another, and the network."""
     model = make(num_classes=5)
     torch.save({"model": to_released(model)}, tmp_path / "released.pth")
-    save_file(model.state_dict(), tmp_path / "own.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, tmp_path / "own.safetensors")
     return model, tmp_path / "released.pth", tmp_path / "own.safetensors"
 
 
@@ -197,7 +209,9 @@ def test_another_number_of_classes_and_channels_adapts_a_file(weights):
         assert_close(loaded.forward_features(grey), want, "model")
 
 
-@pytest.mark.parametrize("options", [{}, {"num_classes": 3, "in_chans": 1}, {"features_only": True, "out_indices": (1,)}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"num_classes": 3, "in_chans": 1}, {"features_only": True, "out_indices": (1,)}], ids=str
+)
 def test_released_weights_come_through_our_loader(weights, monkeypatch, options):
     model, released, _ = weights
     asked = []
@@ -226,7 +240,9 @@ def test_released_weights_come_through_our_loader(weights, monkeypatch, options)
 
 def test_pretrained_weights_are_made_in_the_dtype_asked_for(weights, monkeypatch):
     monkeypatch.setattr("internimage.weights.load.open_checkpoint", _opens(weights[1], []))
-    model = internimage.create_model("internimage_t", pretrained=True, num_classes=5, dtype=torch.bfloat16, **TINY).eval()
+    model = internimage.create_model(
+        "internimage_t", pretrained=True, num_classes=5, dtype=torch.bfloat16, **TINY
+    ).eval()
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     with torch.no_grad():
         assert_close(model(images().bfloat16()), weights[0](images()), "model")

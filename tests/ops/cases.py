@@ -171,5 +171,3 @@ def off_lattice(inputs: Inputs, distance: float = 0.05) -> Inputs:
 def tolerance_row(backend: str) -> str:
     """The row of the tolerance table for a backend."""
     return "export form" if backend == "grid_sample" else "operator"
-
-

@@ -34,7 +34,9 @@ def dcnv3_loops(
     depth = c // groups
     half_h, half_w = (dil_h * (kernel_h - 1)) // 2, (dil_w * (kernel_w - 1)) // 2
     output = torch.zeros(n, h_out, w_out, c, dtype=torch.float64).numpy()
-    grad_input, grad_offset, grad_mask = (torch.zeros_like(t, dtype=torch.float64).numpy() for t in (input, offset, mask))
+    grad_input, grad_offset, grad_mask = (
+        torch.zeros_like(t, dtype=torch.float64).numpy() for t in (input, offset, mask)
+    )
     values, shifts, weights, grads = (t.double().tolist() for t in (input, offset, mask, grad_output))
     for image, y, x, g in product(range(n), range(h_out), range(w_out), range(groups)):
         tap = g * (kernel_h * kernel_w - int(remove_center)) - 1

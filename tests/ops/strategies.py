@@ -45,7 +45,9 @@ def calls(draw_from: st.DrawFn) -> Inputs:
         missing = max(geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) for axis in (0, 1))
         geometry = replace(geometry, padding=(missing, missing))
     depth = draw_from(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 12, 16, 19, 33]))
-    inputs = draw((n, h, w), depth, geometry, draw_from(st.sampled_from([0.0, 0.5, 3.0])), draw_from(st.integers(0, 999)))
+    inputs = draw(
+        (n, h, w), depth, geometry, draw_from(st.sampled_from([0.0, 0.5, 3.0])), draw_from(st.integers(0, 999))
+    )
     inputs = inputs.to(draw_from(st.sampled_from(DTYPES)))
     inputs = replace(inputs, offset=with_specials(inputs.offset, draw_from(st.booleans())))
     return inputs.map(lambda tensor: laid_out(tensor, draw_from(st.sampled_from(LAYOUTS))))
@@ -56,7 +58,9 @@ def with_specials(offset: Tensor, wanted: bool) -> Tensor:
     if not wanted or offset.numel() == 0:
         return offset
     largest = torch.finfo(offset.dtype).max
-    specials = offset.new_tensor([float("nan"), float("inf"), float("-inf"), largest, -largest, 1e4, -1e4, 1.0, -3.0, 7.0])
+    specials = offset.new_tensor(
+        [float("nan"), float("inf"), float("-inf"), largest, -largest, 1e4, -1e4, 1.0, -3.0, 7.0]
+    )
     random = torch.Generator().manual_seed(offset.numel())
     chosen = specials[torch.randint(len(specials), offset.shape, generator=random)]
     return torch.where(torch.rand(offset.shape, generator=random) < 0.1, chosen, offset)

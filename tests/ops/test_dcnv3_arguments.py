@@ -22,9 +22,18 @@ WRONG = {
     "input_3_axes": ({"input": torch.zeros(5, 6, 8)}, r"input has shape \(5, 6, 8\), expected four axes"),
     "offset_5_axes": ({"offset": torch.zeros(2, 5, 6, 9, 2, 2)}, "offset has shape .* expected four axes"),
     "mask_5_axes": ({"mask": torch.zeros(2, 5, 6, 2, 9)}, "mask has shape .* expected four axes"),
-    "input_whole_numbers": ({"input": torch.zeros(2, 5, 6, 8, dtype=torch.int64)}, "input is torch.int64, expected float32"),
-    "offset_other_dtype": ({"offset": torch.zeros(2, 5, 6, 36).half()}, "offset is torch.float16 .* expected torch.float32"),
-    "mask_other_dtype": ({"mask": torch.zeros(2, 5, 6, 18).double()}, "mask is torch.float64 .* expected torch.float32"),
+    "input_whole_numbers": (
+        {"input": torch.zeros(2, 5, 6, 8, dtype=torch.int64)},
+        "input is torch.int64, expected float32",
+    ),
+    "offset_other_dtype": (
+        {"offset": torch.zeros(2, 5, 6, 36).half()},
+        "offset is torch.float16 .* expected torch.float32",
+    ),
+    "mask_other_dtype": (
+        {"mask": torch.zeros(2, 5, 6, 18).double()},
+        "mask is torch.float64 .* expected torch.float32",
+    ),
     "mask_other_device": ({"mask": torch.zeros(2, 5, 6, 18, device="meta")}, "mask is .* on meta, expected .* on cpu"),
     "input_no_channels": ({"input": torch.zeros(2, 5, 6, 0)}, "input has 0 channels, expected a positive multiple"),
     "input_empty_map": ({"input": torch.zeros(2, 0, 6, 8)}, "expected a height and width of at least 1"),
@@ -46,7 +55,10 @@ WRONG = {
     "offset_scale_infinite": ({"offset_scale": float("inf")}, "offset_scale is inf, expected a finite number"),
     "offset_scale_text": ({"offset_scale": "1"}, "offset_scale is '1', expected a finite number"),
     "remove_center_text": ({"remove_center": "no"}, "remove_center is 'no', expected True or False"),
-    "remove_center_even": ({"remove_center": True, "kernel_size": (3, 2)}, r"odd on both axes, got kernel_size=\(3, 2\)"),
+    "remove_center_even": (
+        {"remove_center": True, "kernel_size": (3, 2)},
+        r"odd on both axes, got kernel_size=\(3, 2\)",
+    ),
     "remove_center_only_tap": ({"remove_center": True, "kernel_size": 1}, "leaves no tap"),
     "kernel_does_not_fit": ({"kernel_size": 7, "padding": 0}, "5x6 is too small for kernel_size=.* would be -1x0"),
     "offset_one_number_a_tap": (
@@ -54,8 +66,14 @@ WRONG = {
         r"offset has shape \(2, 5, 6, 18\), expected \(2, 5, 6, 36\) = \(N, H_out, W_out, groups\*P\*2\)"
         r"[^$]*groups=2, kernel_size=\(3, 3\), P=9.*Half the width",
     ),
-    "offset_other_size": ({"offset": torch.zeros(2, 4, 6, 36)}, r"offset has shape \(2, 4, 6, 36\), expected \(2, 5, 6, 36\)"),
-    "mask_other_batch": ({"mask": torch.zeros(1, 5, 6, 18)}, r"mask has shape \(1, 5, 6, 18\), expected \(2, 5, 6, 18\)"),
+    "offset_other_size": (
+        {"offset": torch.zeros(2, 4, 6, 36)},
+        r"offset has shape \(2, 4, 6, 36\), expected \(2, 5, 6, 36\)",
+    ),
+    "mask_other_batch": (
+        {"mask": torch.zeros(1, 5, 6, 18)},
+        r"mask has shape \(1, 5, 6, 18\), expected \(2, 5, 6, 18\)",
+    ),
     "mask_for_remove_center": ({"remove_center": True}, r"offset has shape .* expected \(2, 5, 6, 32\)"),
     "channels_first": ({"input": torch.zeros(2, 8, 5, 6)}, r"offset has shape .* expected \(2, 8, 5, 36\)"),
 }

@@ -23,7 +23,7 @@ NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
 @pytest.mark.parametrize("value", NOT_FINITE)
 @EVERY_BACKEND
 def test_samples_at_no_position_count_as_zero(backend, value, axes, dtype):
-    """The same output and gradients as with these samples' masks at zero, and no gradient for the samples themselves."""
+    """Output and gradients are those of masks at zero there, and the lost samples get no gradient."""
     inputs = draw((2, 5, 6), 4, Geometry(groups=2)).to(dtype)
     lost = torch.rand(inputs.mask.shape, generator=torch.Generator().manual_seed(1)) < 0.3
     offset = inputs.offset.clone().unflatten(-1, (-1, 2))
@@ -58,7 +58,9 @@ def test_a_nan_pixel_touches_exactly_the_outputs_that_sample_it(backend, pixel):
     image = inputs.input.clone()
     image[0, pixel[0], pixel[1]] = float("nan")
     x, y = sampling_locations(inputs.offset, inputs.geometry)
-    touched = (x.floor() <= pixel[1]) & (pixel[1] <= x.floor() + 1) & (y.floor() <= pixel[0]) & (pixel[0] <= y.floor() + 1)
+    touched = (
+        (x.floor() <= pixel[1]) & (pixel[1] <= x.floor() + 1) & (y.floor() <= pixel[0]) & (pixel[0] <= y.floor() + 1)
+    )
     assert 0 < touched.any(-1).sum() < touched.any(-1).numel()
     got, clean = run(replace(inputs, input=image), backend), run(inputs, backend)
     assert torch.equal(got.output.isnan(), touched.any(-1).repeat_interleave(4, -1))

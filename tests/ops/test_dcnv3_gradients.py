@@ -96,7 +96,9 @@ def test_the_reference_has_second_derivatives():
 @EVERY_BACKEND
 def test_gradient_of_a_sum_arrives_expanded(backend):
     inputs = draw((2, 4, 5), 3, Geometry(groups=2))
-    ones = run(Inputs(inputs.input, inputs.offset, inputs.mask, torch.ones_like(inputs.grad_output), inputs.geometry), backend)
+    ones = run(
+        Inputs(inputs.input, inputs.offset, inputs.mask, torch.ones_like(inputs.grad_output), inputs.geometry), backend
+    )
     leaves = [tensor.requires_grad_() for tensor in (inputs.input, inputs.offset, inputs.mask)]
     grads = torch.autograd.grad(forward(inputs, backend).sum(), leaves)
     for got, want in zip(grads, ones[1:], strict=True):

@@ -1,4 +1,4 @@
-"""The ladder of trust: plain loops, then the reference, then every backend, then tensors recorded from the released code."""
+"""The ladder of trust: plain loops, the reference, every backend, tensors recorded from the released code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_backend_matches_reference_in_float64(backend, case, dtype, softmax):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS[2:]])
 def test_offset_gradient_on_the_lattice_is_that_of_the_floor_cell(backend, dtype):
-    """Zero offsets, where every network starts: plain loops and recorded tensors use ``floor``, and so does a backend."""
+    """Zero offsets, where every network starts: plain loops and recorded tensors use ``floor``; so does a backend."""
     inputs = next(case for case in CASES if case.name == "zero_offsets").make(dtype)
     want = dcnv3_loops(inputs.input, inputs.offset, inputs.mask, inputs.grad_output, **as_keywords(inputs.geometry))
     assert_same(run(inputs, backend), Result(*want), "operator")

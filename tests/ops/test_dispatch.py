@@ -133,7 +133,9 @@ def test_when_all_refuse_all_reasons_are_shown():
 
 
 def test_an_unknown_backend_is_answered_with_the_names():
-    with pytest.raises(BackendError, match="no backend 'cuda'; the backends are 'triton', 'cpu', 'grid_sample', 'reference'"):
+    with pytest.raises(
+        BackendError, match="no backend 'cuda'; the backends are 'triton', 'cpu', 'grid_sample', 'reference'"
+    ):
         dcnv3(**arguments(), backend="cuda")
 
 

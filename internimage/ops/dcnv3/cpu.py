@@ -15,6 +15,8 @@ def why_not(call: Call) -> list[str]:
     reasons = []
     if call.device_type != "cpu":
         reasons.append(f"input is on {call.device_type}")
+    if len(call.shape) == 4 and call.shape[1] * call.shape[2] >= 2**31:
+        reasons.append("the map has 2**31 pixels or more; the kernel counts them in 32 bits")
     error = native.load_error()
     if error:
         reasons.append(error)
@@ -23,11 +25,10 @@ def why_not(call: Call) -> list[str]:
 
 def forward(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool = False) -> Tensor:
     """Shapes as in :func:`internimage.ops.dcnv3`; with ``softmax`` the mask holds logits."""
-    input, offset, mask = input.contiguous(), _rows(offset), _rows(mask)
+    call = _Call(input, offset, mask, geometry, softmax)
     output = input.new_empty(*offset.shape[:3], input.shape[-1])
-    problem = _problem(input, offset, mask, geometry, softmax)
-    problem.output = output.data_ptr()
-    native.library().internimage_dcnv3_forward(problem)
+    call.problem.output = output.data_ptr()
+    native.library().internimage_dcnv3_forward(call.problem)
     return output
 
 
@@ -35,55 +36,55 @@ def backward(
     grad_output: Tensor, input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of input, offset and mask."""
-    grad_output, input, offset, mask = grad_output.contiguous(), input.contiguous(), _rows(offset), _rows(mask)
+    call, grad_output = _Call(input, offset, mask, geometry, softmax), grad_output.contiguous()
     sum_dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     grad_input = torch.zeros(input.shape, dtype=sum_dtype)
-    grad_offset = torch.empty(offset.shape, dtype=offset.dtype)
-    grad_mask = torch.empty(mask.shape, dtype=mask.dtype)
-    problem = _problem(input, offset, mask, geometry, softmax)
-    problem.grad_output = grad_output.data_ptr()
-    problem.grad_input = grad_input.data_ptr()
-    problem.grad_offset = grad_offset.data_ptr()
-    problem.grad_mask = grad_mask.data_ptr()
-    native.library().internimage_dcnv3_backward(problem)
+    grad_offset, grad_mask = (torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in (offset, mask))
+    call.problem.grad_output = grad_output.data_ptr()
+    call.problem.grad_input = grad_input.data_ptr()
+    call.problem.grad_offset = grad_offset.data_ptr()
+    call.problem.grad_mask = grad_mask.data_ptr()
+    native.library().internimage_dcnv3_backward(call.problem)
     return grad_input.to(input.dtype), grad_offset, grad_mask
 
 
+class _Call:
+    """The problem as the kernels want it, and the tensors it points to, which must outlive the call."""
+
+    def __init__(self, input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool) -> None:
+        self.input, self.offset, self.mask = input.contiguous(), _rows(offset), _rows(mask)
+        n, h, w, c = input.shape
+        _, h_out, w_out, _ = offset.shape
+        origin_y, origin_x = geometry.origin()
+        self.problem = native.Dcnv3Problem(
+            input=self.input.data_ptr(),
+            offset=self.offset.data_ptr(),
+            mask=self.mask.data_ptr(),
+            storage=native.STORAGE[input.dtype],
+            softmax=softmax,
+            remove_center=geometry.remove_center,
+            n=n,
+            h=h,
+            w=w,
+            h_out=h_out,
+            w_out=w_out,
+            groups=geometry.groups,
+            depth=c // geometry.groups,
+            kernel_h=geometry.kernel_size[0],
+            kernel_w=geometry.kernel_size[1],
+            stride_h=geometry.stride[0],
+            stride_w=geometry.stride[1],
+            dilation_h=geometry.dilation[0],
+            dilation_w=geometry.dilation[1],
+            offset_row=self.offset.stride(0),
+            mask_row=self.mask.stride(0),
+            origin_y=origin_y,
+            origin_x=origin_x,
+            offset_scale=geometry.offset_scale,
+        )
+
+
 def _rows(tensor: Tensor) -> Tensor:
-    """The tensor as rows of packed channels at one distance; a slice of the channels already is, so it is not copied."""
-    n, h, w, c = tensor.shape
-    row = tensor.stride(2)
-    regular = tensor.stride(3) == 1 and row >= c and tensor.stride(1) == w * row and (n == 1 or tensor.stride(0) == h * w * row)
-    return tensor if regular else tensor.contiguous()
-
-
-def _problem(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool) -> native.Dcnv3Problem:
-    n, h, w, c = input.shape
-    _, h_out, w_out, _ = offset.shape
-    origin_y, origin_x = geometry.origin()
-    return native.Dcnv3Problem(
-        input=input.data_ptr(),
-        offset=offset.data_ptr(),
-        mask=mask.data_ptr(),
-        storage=native.STORAGE[input.dtype],
-        softmax=softmax,
-        remove_center=geometry.remove_center,
-        n=n,
-        h=h,
-        w=w,
-        h_out=h_out,
-        w_out=w_out,
-        groups=geometry.groups,
-        depth=c // geometry.groups,
-        kernel_h=geometry.kernel_size[0],
-        kernel_w=geometry.kernel_size[1],
-        stride_h=geometry.stride[0],
-        stride_w=geometry.stride[1],
-        dilation_h=geometry.dilation[0],
-        dilation_w=geometry.dilation[1],
-        offset_row=offset.stride(2),
-        mask_row=mask.stride(2),
-        origin_y=origin_y,
-        origin_x=origin_x,
-        offset_scale=geometry.offset_scale,
-    )
+    """(N, H, W, C) as (N*H*W, C) with packed channels; a slice of the channels of a packed tensor is not copied."""
+    rows = tensor.flatten(0, 2)
+    return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()

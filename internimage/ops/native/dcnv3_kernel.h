@@ -179,23 +179,26 @@ template <typename T> struct Dcnv3 {
 
     // ---- forward ----
 
-    void forward_rows(int64_t begin, int64_t end) const {
+    // Output pixels [begin, end), counted over all images.
+    void forward_pixels(int64_t begin, int64_t end) const {
         const int64_t tile_groups = groups_per_tile() < p.groups ? groups_per_tile() : p.groups;
         Tile<Real> tile(tile_groups * taps);
         place_taps(tile, tile_groups);
-        for (int64_t line = begin; line < end; ++line) {
-            const int64_t image = line / p.h_out, y = line % p.h_out;
+        int64_t image = begin / (p.h_out * p.w_out), y = begin / p.w_out % p.h_out, x = begin % p.w_out;
+        for (int64_t pixel = begin; pixel < end; ++pixel) {
             const T* input = static_cast<const T*>(p.input) + image * p.h * p.w * channels;
-            T* output = static_cast<T*>(p.output) + line * p.w_out * channels;
-            for (int64_t x = 0; x < p.w_out; ++x) {
-                for (int64_t first = 0; first < p.groups; first += tile_groups) {
-                    const int64_t groups = p.groups - first < tile_groups ? p.groups - first : tile_groups;
-                    locate(tile, line * p.w_out + x, y, x, first, groups);
-                    for (int64_t g = 0; g < groups; ++g) {
-                        const int64_t channel = (first + g) * p.depth;
-                        gather(tile, g * taps, share_of(tile, g * taps), input + channel, output + x * channels + channel);
-                    }
+            T* output = static_cast<T*>(p.output) + pixel * channels;
+            for (int64_t first = 0; first < p.groups; first += tile_groups) {
+                const int64_t groups = p.groups - first < tile_groups ? p.groups - first : tile_groups;
+                locate(tile, pixel, y, x, first, groups);
+                for (int64_t g = 0; g < groups; ++g) {
+                    const int64_t channel = (first + g) * p.depth;
+                    gather(tile, g * taps, share_of(tile, g * taps), input + channel, output + channel);
                 }
+            }
+            if (++x == p.w_out) {
+                x = 0;
+                if (++y == p.h_out) y = 0, ++image;
             }
         }
     }
@@ -367,7 +370,7 @@ template <typename T> struct Dcnv3 {
 };
 
 template <typename T> void run_forward(int64_t begin, int64_t end, void* problem) {
-    Dcnv3<T>(*static_cast<const Dcnv3Problem*>(problem)).forward_rows(begin, end);
+    Dcnv3<T>(*static_cast<const Dcnv3Problem*>(problem)).forward_pixels(begin, end);
 }
 
 template <typename T> void run_backward(int64_t begin, int64_t end, void* problem) {

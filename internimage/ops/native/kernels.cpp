@@ -96,7 +96,7 @@ Range pick_fused(const FusedProblem& problem) {
     return baseline::fused_of(problem.pass, problem.storage);
 }
 
-// Rows or slices one thread should take at least, so that a thread is worth waking.
+// Pixels, rows or slices one thread should take at least, so that a thread is worth waking.
 int64_t grain_of(int64_t values_each) {
     const int64_t enough = 1 << 14;
     return values_each >= enough ? 1 : enough / (values_each > 0 ? values_each : 1);
@@ -105,7 +105,7 @@ int64_t grain_of(int64_t values_each) {
 }  // namespace
 
 EXPORT void internimage_dcnv3_forward(Dcnv3Problem* problem) {
-    spread(problem->n * problem->h_out, grain_of(problem->w_out * problem->channels()), pick(problem->storage, true), problem);
+    spread(problem->n * problem->h_out * problem->w_out, grain_of(problem->channels()), pick(problem->storage, true), problem);
 }
 
 EXPORT void internimage_dcnv3_backward(Dcnv3Problem* problem) {

@@ -1,0 +1,165 @@
+"""The fused passes of inference against the modules they stand for, and when they step aside."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from internimage.layers.convolution import ChannelsLastConv2d
+from internimage.layers.mlp import MLP
+from internimage.layers.norm import layer_norm
+from internimage.ops import fused, native
+from tests.tolerances import assert_close
+
+from .cases import needs_kernel
+from .strategies import pairs
+
+pytestmark = needs_kernel
+HALF_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
+LEVELS = ["baseline", "avx2", "avx512"]
+
+
+@pytest.fixture(params=LEVELS)
+def level(request):
+    """Each instruction set that this machine has."""
+    best = native.instruction_set()
+    if not native.library().internimage_set_instruction_set(request.param.encode()):
+        pytest.skip(f"this machine has no {request.param}")
+    yield request.param
+    native.library().internimage_set_instruction_set(best.encode())
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@torch.no_grad()
+def depthwise_branch(channels: int, kernel: tuple[int, int], stride: tuple[int, int], dtype: torch.dtype):
+    padding = ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2)
+    conv = ChannelsLastConv2d(channels, channels, kernel, stride, padding, groups=channels)
+    norm = layer_norm(channels)
+    for seed, parameter in enumerate([*conv.parameters(), *norm.parameters()]):
+        parameter.copy_(normal(*parameter.shape, seed=seed))
+    return conv.to(dtype), norm.to(dtype)
+
+
+@settings(max_examples=60)
+@given(
+    channels=st.integers(1, 140),
+    size=st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 9)),
+    kernel=pairs(1, 7),
+    stride=pairs(1, 3),
+    dtype=st.sampled_from(HALF_AND_SINGLE),
+)
+def test_depthwise_norm_gelu_is_the_three_modules(channels, size, kernel, stride, dtype):
+    conv, norm = depthwise_branch(channels, kernel, stride, dtype)
+    x = normal(*size, channels).to(dtype)
+    if min(conv.padding[axis] * 2 + size[axis + 1] - kernel[axis] for axis in (0, 1)) < 0:
+        return  # the kernel does not fit
+    want = nn.GELU()(copy.deepcopy(norm).double()(copy.deepcopy(conv).double()(x.double())))
+    got = fused.depthwise_norm_gelu(x, conv, norm)
+    assert got.dtype == dtype
+    assert_close(got, want.detach(), "fused pass")
+
+
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE, ids=str)
+def test_depthwise_norm_gelu_on_every_instruction_set(level, dtype):
+    for channels in (3, 16, 64, 67):
+        conv, norm = depthwise_branch(channels, (3, 3), (1, 1), dtype)
+        x = normal(1, 5, 6, channels).to(dtype)
+        want = nn.GELU()(copy.deepcopy(norm).double()(copy.deepcopy(conv).double()(x.double())))
+        assert_close(fused.depthwise_norm_gelu(x, conv, norm), want.detach(), "fused pass")
+
+
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE, ids=str)
+@pytest.mark.parametrize("channels", [1, 7, 16, 48, 65])
+def test_bias_and_gelu(level, channels, dtype):
+    x, bias = (normal(11, channels) * 3).to(dtype), normal(channels, seed=1).to(dtype)
+    want = nn.GELU()(x.double() + bias.double())
+    assert_close(fused.add_bias_gelu_(x.clone(), bias), want, "fused pass")
+
+
+def test_gelu_is_exact_over_its_whole_range(level):
+    x = torch.cat((torch.linspace(-9, 9, 20001), torch.tensor([0.0, -0.0, 1e30, -1e30, 1e-30])))
+    got = fused.add_bias_gelu_(x.clone().unsqueeze(-1), torch.zeros(1)).squeeze(-1).double()
+    want = nn.GELU()(x.double())
+    assert ((got - want).abs() <= 3e-7 * x.abs().clamp_min(0.1)).all()  # torch's own float32 GELU: up to 3.5e-7
+    special = fused.add_bias_gelu_(torch.tensor([[float("nan")], [float("inf")]]), torch.zeros(1))
+    assert special[0].isnan() and special[1] == float("inf")
+
+
+def test_a_nan_pixel_stays_within_the_kernel(level):
+    conv, norm = depthwise_branch(20, (3, 3), (1, 1), torch.float32)
+    x = normal(1, 7, 8, 20).float()
+    x[0, 2, 3, 5] = float("nan")
+    got = fused.depthwise_norm_gelu(x, conv, norm).isnan().any(-1)[0]
+    near = torch.zeros(7, 8, dtype=torch.bool)
+    near[1:4, 2:5] = True
+    assert torch.equal(got, near)
+
+
+def test_threads_do_not_change_a_bit():
+    conv, norm = depthwise_branch(33, (5, 5), (1, 1), torch.float32)
+    x = normal(2, 30, 31, 33).float()
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(fused.depthwise_norm_gelu(x, conv, norm))
+    torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("layout", ["packed", "channels_first", "expanded", "sliced", "vector"])
+def test_mlp_takes_any_layout(layout):
+    torch.manual_seed(0)
+    mlp, x = MLP(6, 24), normal(2, 4, 5, 6).float()
+    x = {
+        "packed": lambda: x,
+        "channels_first": lambda: x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),
+        "expanded": lambda: x[:1].expand(3, -1, -1, -1),
+        "sliced": lambda: torch.cat((x, x), -1)[..., 3:9],
+        "vector": lambda: x[0, 0, 0],
+    }[layout]()
+    before = x.clone()
+    with torch.no_grad():
+        got = mlp(x)
+    assert_close(got, mlp.double()(x.double()).detach(), "module")
+    assert torch.equal(x, before)
+
+
+def test_steps_aside():
+    mlp, x = MLP(8, 16), torch.zeros(2, 8)
+
+    def takes(x: Tensor = x) -> bool:
+        return fused.takes(x, mlp.fc1, mlp.act)
+
+    assert not takes(), "training"
+    with torch.no_grad():
+        assert takes()
+        assert not takes(x.double()), "another dtype than the parameters"
+        assert not takes(x[:0]), "nothing to do"
+        assert not takes(x.to("meta"))
+        assert not takes(nn.Parameter(x)), "a subclass may mean something else"
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not takes()
+        mlp.double()
+        assert not takes(x.double()), "float64 stays with PyTorch"
+        mlp.float()
+        handle = mlp.act.register_forward_hook(lambda *_: None)
+        assert not takes(), "somebody watches"
+        handle.remove()
+        assert takes()
+
+
+@pytest.mark.parametrize("backend, expected", [("reference", False), ("cpu", True), ("", True)])
+def test_the_environments_backend_holds_here_too(backend, expected, monkeypatch):
+    monkeypatch.setenv("INTERNIMAGE_BACKEND", backend)
+    mlp = MLP(8, 16)
+    with torch.no_grad():
+        assert fused.takes(torch.zeros(2, 8), mlp.fc1, mlp.act) == expected
