@@ -149,8 +149,11 @@ class Classifier:
         return logits.float().softmax(-1).cpu()
 
     def answers(self, batch: Tensor, top: int = 5) -> list[Prediction]:
-        """Predictions for prepared pictures (N, C, S, S)."""
-        probs, indices = self.probabilities(batch).topk(min(top, len(self.class_names)), dim=-1)
+        """Predictions for prepared pictures (N, C, S, S); ValueError when the model gives NaN."""
+        probabilities = self.probabilities(batch)
+        if not probabilities.isfinite().all():
+            raise ValueError(f"the model gives no numbers in {str(self.dtype).removeprefix('torch.')}; try float32")
+        probs, indices = probabilities.topk(min(top, len(self.class_names)), dim=-1)
         return [
             Prediction(tuple(self.class_names[i] for i in row_indices), tuple(row_probs), tuple(row_indices), self.note)
             for row_probs, row_indices in zip(probs.tolist(), indices.tolist(), strict=True)

@@ -94,6 +94,14 @@ def test_a_file_that_is_not_there_is_named(classifier):
         classifier.predict("missing.png")
 
 
+def test_a_model_that_gives_no_numbers_says_so(classifier):
+    broken = Classifier(small_model(), classifier.preprocessing, NAMES)
+    with torch.no_grad():
+        broken.model.head.fc.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="float32"):
+        broken.predict(PIXELS)
+
+
 def test_it_stays_in_evaluation_mode_and_keeps_no_gradient():
     classifier = Classifier(small_model().train(), Preprocessing(image_size=32, mode="L", mean=(0,), std=(1,)), NAMES)
     assert not classifier.model.training

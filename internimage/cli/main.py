@@ -63,7 +63,9 @@ class VerbGroup(TyperGroup):
         except Exception as error:
             if ctx.params.get("debug") or not _is_expected(error):
                 raise
-            typer.echo(f"error: {error}", err=True)
+            from .output import printable
+
+            typer.echo(f"error: {printable(error)}", err=True)
             raise typer.Exit(1) from error
 
 

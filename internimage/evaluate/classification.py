@@ -92,8 +92,7 @@ def evaluate_classifier(
     labels: list[int] = []
     unreadable: list[str] = []
     for tensors, batch_labels in _batches(classifier, data, batch_size, unreadable, progress):
-        top = min(TOP, len(classifier.class_names))
-        answers.append(classifier.probabilities(torch.stack(tensors)).topk(top).indices)
+        answers.append(_best(classifier, torch.stack(tensors)))
         labels += [number_of[label] for label in batch_labels]
     if not labels:
         raise ValueError("there are no pictures" if not unreadable else f"no picture can be read; {unreadable[0]}")
@@ -150,6 +149,13 @@ def _batches(
             tensors, labels = [], []
             progress(number - taken)
             taken = number
+
+
+@torch.inference_mode()
+def _best(classifier: Classifier, batch: Tensor) -> Tensor:
+    """The best classes of each picture, (N, up to 5); by logits, since the smallest probabilities may all be 0."""
+    logits = classifier.model(batch.to(classifier.device, classifier.dtype))
+    return logits.topk(min(TOP, logits.shape[1])).indices.cpu()
 
 
 def _by_class(right: Tensor, labels: Tensor, names: tuple[str, ...]) -> tuple[ClassScore, ...]:

@@ -7,7 +7,7 @@ at a time, mapped from disk, so that a model of many shards never lies in memory
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,10 @@ _AVERAGES_UNDER = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "aver
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a checkpoint: the shapes in it, and how to read its tensors."""
+    """One file of a checkpoint: the shapes in it, and how to read its tensors, one after the other."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    read: Callable[[], Mapping[str, Tensor]]
+    read: Callable[[], Iterable[tuple[str, Tensor]]]
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Checkpoint:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors, a file at a time; a file is closed before the next is opened."""
         for part in self.parts:
-            yield from part.read().items()
+            yield from part.read()
 
 
 Source = str | Path | Mapping[str, Any] | Checkpoint
@@ -147,10 +147,10 @@ def _shard(path: Path) -> Part:
     if path.suffix == ".safetensors":
         return _safetensors_part(path)[0]
 
-    def read() -> Mapping[str, Tensor]:
+    def read() -> Iterable[tuple[str, Tensor]]:
         return _from_contents(str(path), read_pickle(path), ema=False).parts[0].read()
 
-    return Part({key: tuple(tensor.shape) for key, tensor in read().items()}, read)
+    return Part({key: tuple(tensor.shape) for key, tensor in read()}, read)
 
 
 def _safetensors_part(path: Path) -> tuple[Part, dict[str, str]]:
@@ -161,9 +161,10 @@ def _safetensors_part(path: Path) -> tuple[Part, dict[str, str]]:
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{path} is no safetensors file, or it is damaged: {error}") from error
 
-    def read() -> Mapping[str, Tensor]:
+    def read() -> Iterator[tuple[str, Tensor]]:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}
+            for key in file.keys():
+                yield key, file.get_tensor(key)
 
     return Part(shapes, read), metadata
 
@@ -193,7 +194,7 @@ def _from_contents(name: str, contents: Any, ema: bool) -> Checkpoint:
         weights = weights[under]
     tensors = _without_pretraining_parts(_tensors_in(weights))
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    return Checkpoint(name, [Part(shapes, lambda: tensors)], extra=extra, notes=notes)
+    return Checkpoint(name, [Part(shapes, tensors.items)], extra=extra, notes=notes)
 
 
 def _tensors_in(contents: Mapping[str, Any]) -> dict[str, Tensor]:

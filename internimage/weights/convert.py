@@ -95,7 +95,10 @@ def _with_tensors(checkpoint: Checkpoint, config: InternImageConfig, num_classes
 def _save_released(target: Path, tensors: dict[str, Tensor]) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        torch.save({"model": {key: tensor.clone() for key, tensor in tensors.items()}}, temporary)
+        torch.save(
+            {"model": {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}},
+            temporary,
+        )
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

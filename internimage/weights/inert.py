@@ -127,12 +127,17 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
     return done
 
 
+def _no_bytes() -> bytes:
+    return b""  # how pickle writes them; with an argument `bytes` would fill the memory
+
+
 # A CfgNode is a dict with settings of its own beside the items; an OrderedDict takes both without looking at them.
 _STAND_INS: list = [
     (OrderedDict, "yacs.config.CfgNode"),
     (_Namespace, "argparse.Namespace"),
     (_Array, "numpy.ndarray"),
     (_DType, "numpy.dtype"),
+    (_no_bytes, "builtins.bytes"),
 ]
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _STAND_INS += [(_array, f"{_module}._reconstruct"), (_scalar, f"{_module}.scalar")]

@@ -76,7 +76,7 @@ def _put(module: nn.Module, name: str, target: Tensor, value: Tensor, device: st
     if not target.is_meta:
         target.copy_(value.reshape(target.shape))
         return
-    fresh = torch.empty(target.shape, dtype=target.dtype, device=device)
+    fresh = torch.empty_like(target, device=device, requires_grad=False)
     fresh.copy_(value.reshape(target.shape))
     _assign(module, name, target, fresh)
 
@@ -115,7 +115,7 @@ def _fill_meta(module: nn.Module, names: list[str], device: str | torch.device) 
         target = state[name]
         if not target.is_meta:
             continue
-        fresh = torch.zeros(target.shape, dtype=target.dtype, device=device)
+        fresh = torch.zeros_like(target, device=device, requires_grad=False)
         scale = _initial_scale(module)
         if name.endswith("head.fc.weight"):
             nn.init.trunc_normal_(fresh, std=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -125,3 +126,13 @@ def test_the_backend_of_the_environment(internimage, model, photo, monkeypatch):
     monkeypatch.setenv("INTERNIMAGE_BACKEND", "nonsense")
     got = internimage("classify", photo, "--model", model)
     assert got.code == 1 and "nonsense" in got.err
+
+
+def test_a_name_that_is_no_text_is_spelled_out(internimage, model, photo, tmp_path):
+    for name in (b"caf\xe9.png", b"caf\xe8.png"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(photo.read_bytes() if b"\xe9" in name else b"")
+    got = internimage("classify", tmp_path, "--model", model, "--save-dir", "out")
+    assert got.code == 3 and r"caf\udce9.png" in got.out.replace("\n", "") and r"caf\udce8.png" in got.err
+    got = internimage("explain", tmp_path / os.fsdecode(b"caf\xe8.png"), "--model", model)
+    assert got.code == 1 and "not a picture" in got.err

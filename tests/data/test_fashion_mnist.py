@@ -80,7 +80,9 @@ def test_damaged_files(tmp_path, contents, message):
         read_idx(path)
 
 
-@pytest.mark.parametrize("contents", [b"no gzip at all", gzip.compress(bytes(1000))[:20], gzip.compress(bytes(1000))[:-9]])
+@pytest.mark.parametrize(
+    "contents", [b"no gzip at all", gzip.compress(bytes(1000))[:20], gzip.compress(bytes(1000))[:-9]]
+)
 def test_damaged_gzip(tmp_path, contents):
     path = tmp_path / "file.gz"
     path.write_bytes(contents)

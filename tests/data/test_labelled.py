@@ -38,7 +38,9 @@ def test_grey_and_colour():
     data = pictures()
     grey = data.with_channels(1)
     want = [np.array(picture.convert("L")) for picture, _ in data.samples()]
-    assert (grey.images[:, 0].int() - torch.from_numpy(np.stack(want)).int()).abs().max() <= 1  # Pillow rounds its weights
+    assert (
+        grey.images[:, 0].int() - torch.from_numpy(np.stack(want)).int()
+    ).abs().max() <= 1  # Pillow rounds its weights
     colour = grey.with_channels(3)
     assert torch.equal(colour.images, grey.images.repeat(1, 3, 1, 1)) and data.with_channels(3) is data
 

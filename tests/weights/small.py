@@ -32,9 +32,10 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
     """``module`` with another value in every entry of its state."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for tensor in module.state_dict().values():
+        for name, tensor in module.state_dict().items():
             if tensor.is_floating_point():
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.5)
+                lowest = 0.5 if name.endswith("running_var") else -0.5
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + lowest)
             else:
                 tensor.fill_(7)
     return module.eval()

@@ -1,0 +1,1 @@
+"""How long, how much memory, against what: ``python -m internimage.bench``."""

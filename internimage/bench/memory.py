@@ -1,0 +1,87 @@
+"""Peak memory: what PyTorch allocates while something runs, and what the process holds at its largest."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+_PROCESS = Path("/proc/self")
+
+
+def peak_allocation(run: Callable[[], object]) -> int:
+    """Bytes that PyTorch's CPU allocator holds at most during ``run`` above what it held before.
+
+    Memory that libraries take past the allocator is not in it; :func:`peak_resident` sees that too.
+    """
+    with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        result = run()
+    del result
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiled.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    held = peak = 0
+    for event in sorted((e for e in events if e.get("name") == "[memory]"), key=lambda e: e["args"]["Ev Idx"]):
+        held += event["args"]["Bytes"]
+        peak = max(peak, held)
+    return peak
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The profiler's C++ tells of its starts and stops, and of absent GPUs, on standard error; errors still raise."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def peak_resident(run: Callable[[], object]) -> int | None:
+    """Bytes of memory this process holds at most during ``run`` above what it held before; None where Linux is not."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # or memory freed earlier would hide what is taken now
+        (_PROCESS / "clear_refs").write_text("5")  # the high-water mark starts again at what is held now
+        before = _status("VmRSS")
+        result = run()
+        del result
+        return _status("VmHWM") - before
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
+def _status(key: str) -> int:
+    line = next(line for line in (_PROCESS / "status").read_text().splitlines() if line.startswith(key + ":"))
+    return int(line.split()[1]) * 1024
+
+
+def network_peaks(form: str, size: tuple[int, int]) -> dict[str, int | None]:
+    """Both peaks of a feature extractor of :mod:`.model` above its weights and its input, in this process."""
+    from .model import make_network
+
+    torch.set_num_threads(1)
+    network = make_network(form, features_only=True)
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode(), network.around():
+        network.module(image[..., :64, :64])  # code and weights are read in, buffers of the libraries made
+        resident = peak_resident(lambda: network.module(image))
+        return {"resident_bytes": resident, "allocated_bytes": peak_allocation(lambda: network.module(image))}
+
+
+if __name__ == "__main__":  # a fresh process for each network: what one leaves behind would count for the next
+    print(json.dumps(network_peaks(sys.argv[1], (int(sys.argv[2]), int(sys.argv[3])))))

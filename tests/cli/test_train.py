@@ -1,0 +1,119 @@
+"""internimage train."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import internimage as package
+from internimage.train import loop
+from internimage.train.checkpoint import read_state
+from internimage.weights.own import read_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve pictures of two classes, light and dark, and a file that is none."""
+    noise = np.random.default_rng(0)
+    for name, level in (("dark", 30), ("light", 200)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = noise.integers(level, level + 50, (40, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
+    (tmp_path / "pictures" / "dark" / "broken.png").write_bytes(b"no picture")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def terminated():
+    """Until undone, sends SIGTERM to this process during the third step."""
+    step = loop.train_step
+
+    def train_step(task, state):
+        if state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(task, state)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(loop, "train_step", train_step)
+    yield patch
+    patch.undo()
+
+
+def test_smoke_writes_a_model_that_answers(internimage, tmp_path):
+    got = internimage("train", "--smoke", "--json")
+    folder = tmp_path / "here" / "runs" / "internimage_femto_smoke"
+    assert got.code == 0 and got.json["steps"] == 8 and got.json["epoch"] == 2
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoint.pt", "curve.png", "internimage_femto_smoke.safetensors", "metrics.csv",
+    ]  # fmt: skip
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"] and {"train_loss", "top1", "lr", "seconds"} <= rows[0].keys()
+    assert "epoch 2 of 2" in got.err and "images/s" in got.err
+    classifier = package.load(got.json["model"], device="cpu")
+    assert classifier.class_names == ("upright", "lying")
+    assert classifier.predict(Image.new("L", (32, 32))).note == "trained on synthetic, 2 classes"
+
+
+def test_terminated_it_saves_and_resumed_it_ends_as_if_nothing_had_happened(internimage, terminated):
+    got = internimage("train", "--smoke", "--output", "halved")
+    assert got.code == 128 + signal.SIGTERM and "stopped after step 3; the same command with --resume" in got.err
+    assert read_state("halved/checkpoint.pt")["step"] == 3
+    terminated.undo()
+
+    again = internimage("train", "--smoke", "--output", "halved")
+    assert again.code == 1 and "halved holds a run already; continue it with --resume" in again.err
+    other = internimage("train", "own_pictures", "--smoke", "--output", "halved", "--resume")
+    assert other.code == 1 and "was trained otherwise" in other.err and "channels is 3, was 1" in other.err
+    assert read_state("halved/checkpoint.pt")["step"] == 3
+
+    assert internimage("train", "--smoke", "--output", "halved", "--resume").code == 0
+    assert internimage("train", "--smoke", "--output", "whole").code == 0
+    resumed, card = read_model("halved/internimage_femto_smoke.safetensors")
+    whole, same_card = read_model("whole/internimage_femto_smoke.safetensors")
+    assert card == same_card and resumed.keys() == whole.keys()
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
+
+
+def test_own_pictures(internimage, folder):
+    got = internimage("train", "--data", folder, "--epochs", 1, "--batch-size", 5, "--output", "out", "--seed", 4)
+    assert got.code == 0 and "broken.png" in got.err and "11 pictures of 2 classes, 1 more held out" in got.err
+    classifier = package.load("out/own_pictures.safetensors", device="cpu")
+    assert classifier.class_names == ("dark", "light") and classifier.note == "trained on pictures, 2 classes"
+    checked = internimage("evaluate", "out/own_pictures.safetensors", "--data", folder, "--json")
+    assert checked.code == 3 and checked.json["pictures"] == 12
+
+
+def test_refusals(internimage, folder, tmp_path):
+    def refused(*arguments):
+        got = internimage("train", *arguments)
+        assert got.code in (1, 2) and got.out == ""
+        if got.code == 1:
+            assert got.err.startswith("error: ") and got.err.count("\n") == 1
+        return " ".join(got.err.replace("│", "").split())  # a wrong command line is told in a box
+
+    assert "name a recipe" in refused()
+    assert "did you mean 'internimage_femto'" in refused("internimage_fento", "--smoke")
+    assert "give --data DIR" in refused("own_pictures")
+    assert "there is no folder missing" in refused("--data", "missing")
+    assert "nothing to resume in out" in refused("--smoke", "--output", "out", "--resume")
+    assert "lr is 0.0" in refused("--smoke", "--lr", 0)
+    assert "dtype is 'float16', expected 'float32' or 'bfloat16'" in refused("--smoke", "--dtype", "float16")
+    assert "epochs" in refused("--smoke", "--epochs", 0)
+    assert "not on this machine" in refused("--smoke", "--device", "cuda:99")
+    (tmp_path / "file").write_text("")
+    assert "is a file, expected a folder" in refused("--smoke", "--output", tmp_path / "file")
+    assert "holds no folders" in refused("--data", folder / "light")
+    for path in (folder / "light").iterdir():
+        path.unlink()
+    assert "light holds no pictures" in refused("--data", folder)
+    (folder / "light").rmdir()
+    (folder / "dark" / "broken.png").unlink()
+    assert "all pictures are of one class, 'dark'" in refused("--data", folder, "--output", "new")
+    assert not (tmp_path / "here" / "new").exists()

@@ -1,0 +1,107 @@
+"""Counting right answers, against counts made by hand."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+
+import pytest
+import torch
+from PIL import Image
+
+from internimage.classifier import Classifier
+from internimage.data.transforms import Preprocessing
+from internimage.evaluate.classification import evaluate_classifier, match_classes
+
+KNOWN = tuple("abcdefg")
+GREY = Preprocessing(image_size=4, interpolation="nearest", mode="L", mean=(0.0,), std=(1.0,))
+
+
+class Nearest(torch.nn.Module):
+    """Answers class k for a picture of level 30 k, then the classes next to it."""
+
+    def __init__(self, classes: int = len(KNOWN)) -> None:
+        super().__init__()
+        self.levels = torch.nn.Parameter(torch.arange(float(classes)) * 30)
+
+    def forward(self, images):
+        return -(images.mean((1, 2, 3))[:, None] * 255 - self.levels).abs()
+
+
+@dataclass
+class Pictures:
+    """(level, label) pairs; a level given as text is a path."""
+
+    pairs: list
+    class_names: tuple[str, ...] = KNOWN
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def samples(self):
+        for level, label in self.pairs:
+            yield (level if isinstance(level, str) else Image.new("L", (4, 4), level)), label
+
+
+def classifier(names=KNOWN) -> Classifier:
+    return Classifier(Nearest(len(names)), GREY, names)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_counts_made_by_hand(batch_size):
+    pairs = [(0, 0), (0, 0), (30, 0), (61, 2), (180, 0), (180, 1), (179, 6)]  # right: 1st, 2nd, 4th, 7th
+    counts = []
+    got = evaluate_classifier(classifier(), Pictures(pairs), batch_size=batch_size, progress=counts.append)
+    assert got.top1 == pytest.approx(100 * 4 / 7)
+    assert got.top5 == pytest.approx(100 * 5 / 7)  # among five nearest also the 3rd; 180 is nearest to g f e d c
+    assert [(c.name, c.pictures, c.top1) for c in got.classes] == [
+        ("a", 4, 50.0), ("b", 1, 0.0), ("c", 1, 100.0), ("g", 1, 100.0),
+    ]  # fmt: skip
+    assert sum(counts) == got.pictures == 7 and got.unreadable == () and got.images_per_s > 0
+
+
+def test_unreadable_pictures_are_named_and_do_not_count(tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    pairs = [(str(broken), 0), (0, 0), (30, 1), (str(tmp_path / "missing.png"), 2)]
+    for batch_size in (1, 2, 3):
+        got = evaluate_classifier(classifier(), Pictures(pairs), batch_size=batch_size)
+        assert (got.top1, got.pictures, len(got.unreadable)) == (100.0, 2, 2)
+        assert "broken.png" in got.unreadable[0] and "missing.png" in got.unreadable[1]
+    with pytest.raises(ValueError, match="no picture can be read; .*broken.png"):
+        evaluate_classifier(classifier(), Pictures(pairs[:1]))
+
+
+def test_top5_says_nothing_of_five_classes():
+    got = evaluate_classifier(classifier(KNOWN[:5]), Pictures([(0, 0)], KNOWN[:5]))
+    assert got.top5 is None and got.as_dict()["top5"] is None
+    assert evaluate_classifier(classifier(KNOWN[:2]), Pictures([(0, 1)], KNOWN[:2])).top1 == 0.0
+
+
+def test_classes_go_by_name_whatever_their_order():
+    names = ("C", "a")  # letters of either case
+    got = evaluate_classifier(classifier(), Pictures([(60, 0), (0, 1), (0, 0)], names))
+    assert got.top1 == pytest.approx(200 / 3) and [c.name for c in got.classes] == ["a", "c"]
+
+
+def test_as_many_other_names_go_by_order():
+    assert match_classes(("n01", "n02", "n03"), ("tench", "goldfish", "shark")) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("names", [("a", "z"), ("y", "z"), tuple("abcdefz")])
+def test_classes_that_the_model_does_not_know(names):
+    with pytest.raises(ValueError, match=f"the model does not know .* of the {len(names)} classes .*knows 7: a, b"):
+        match_classes(names, KNOWN)
+
+
+def test_no_pictures_and_no_batch():
+    with pytest.raises(ValueError, match="there are no pictures"):
+        evaluate_classifier(classifier(), Pictures([]))
+    with pytest.raises(ValueError, match="batch_size is 0, expected 1 or more"):
+        evaluate_classifier(classifier(), Pictures([(0, 0)]), batch_size=0)
+
+
+def test_the_table_of_classes(tmp_path):
+    evaluate_classifier(classifier(), Pictures([(0, 0), (30, 0), (60, 2)])).write_classes(tmp_path / "classes.csv")
+    rows = list(csv.reader((tmp_path / "classes.csv").read_text().splitlines()))
+    assert rows == [["class", "pictures", "top1"], ["a", "2", "50.00"], ["c", "1", "100.00"]]
