@@ -6,19 +6,18 @@ import csv
 import sys
 import time
 from dataclasses import dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from PIL import Image
 
 from .classifier import Classifier, Prediction, load
-from .data.pictures import decode
+from .data.pictures import read_picture
 from .demo_page import write_page
 from .draw import draw_answer, save_picture
 from .draw_sampling import draw_sampling
 from .explain import sampling_points
 
+PICTURES = Path(__file__).parent / "assets" / "demo"
 OUTPUT = Path("demo_output")
 LOOKS = ((1, -1), (2, -1))  # stage and block of the drawings of what DCNv3 looks at
 
@@ -74,9 +73,8 @@ def run(output: str | Path = OUTPUT, classifier: Classifier | None = None) -> De
 
 
 def _classify(classifier: Classifier) -> list[DemoPicture]:
-    folder = resources.files("internimage").joinpath("assets", "demo")
-    names, truths = zip(*_listing(folder), strict=True)
-    pictures = [_read(folder, name) for name in names]
+    names, truths = zip(*_listing(), strict=True)
+    pictures = [read_picture(PICTURES / name) for name in names]
     answers = classifier.predict(pictures, top=3)
     return [
         DemoPicture(name=name, truth=truth, picture=picture, prediction=answer)
@@ -84,19 +82,14 @@ def _classify(classifier: Classifier) -> list[DemoPicture]:
     ]
 
 
-def _listing(folder: Traversable) -> list[tuple[str, str]]:
+def _listing() -> list[tuple[str, str]]:
     """File name and true class of each picture."""
-    rows = csv.reader(folder.joinpath("pictures.tsv").read_text(encoding="utf-8").splitlines(), delimiter="\t")
+    rows = csv.reader((PICTURES / "pictures.tsv").read_text(encoding="utf-8").splitlines(), delimiter="\t")
     return [(row[0], row[1]) for row in list(rows)[1:]]
 
 
-def _read(folder: Traversable, name: str) -> Image.Image:
-    with folder.joinpath(name).open("rb") as file:
-        return decode(file, name)
-
-
 def _draw_looks(classifier: Classifier, pictures: list[DemoPicture], folder: Path) -> list[Path]:
-    """For the first picture of every other class: where the last block of a stage samples for the middle of the picture."""
+    """For the first picture of every other class: where the last block of a stage samples for its middle."""
     paths = []
     first_of_class = {shown.truth: shown for shown in reversed(pictures)}
     for index, truth in enumerate(list(dict.fromkeys(shown.truth for shown in pictures))[::2]):

@@ -14,9 +14,10 @@ PAPER, INK, GREY, RULE = (255, 255, 255), (28, 33, 40), (110, 118, 129), (232, 2
 ACCENT, ACCENT_SOFT = (13, 116, 144), (176, 214, 224)
 SMALLEST, LARGEST = 360, 800  # the drawn picture's longer side, in pixels
 MARGIN = 16
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> Font:
     """Pillow's own font at a height of ``size`` pixels."""
     return ImageFont.load_default(size)
 
@@ -72,9 +73,10 @@ def _draw_row(draw: ImageDraw.ImageDraw, y: int, width: int, label: str, prob: f
     draw.text((width - MARGIN, middle), f"{100 * prob:.1f} %", color, font(18 if best else 15), anchor="rm")
 
 
-def fit(draw: ImageDraw.ImageDraw, text: str, width: int, letters: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def fit(draw: ImageDraw.ImageDraw, text: str, width: int, letters: Font) -> str:
     """The text, or as much of its start as ``width`` pixels hold, with an ellipsis."""
-    text = " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")  # one line of what Pillow's font can draw
+    # one line, of letters that Pillow's font has
+    text = " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")
     if draw.textlength(text, letters) <= width:
         return text
     while text and draw.textlength(text + "...", letters) > width:

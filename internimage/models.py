@@ -264,15 +264,17 @@ def create_model(
     config = get_config(name, **overrides)
     if backend is not None:
         named(BACKENDS, backend)
-    if pretrained and torch.device(device or "cpu").type == "meta":
+    place = torch.get_default_device() if device is None else _as_device(device)
+    if pretrained and place.type == "meta":
         raise ValueError("pretrained weights need a device with memory; for device='meta' pass pretrained=False")
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices={out_indices!r} goes with features_only=True")
-    weights, carried = _weights(name, pretrained) if pretrained else (None, INPUTS[name].num_classes)
+    weights, cfg = _weights(name, pretrained) if pretrained else (None, default_cfg(name))
     if num_classes is None:
-        num_classes = carried
+        num_classes = cfg["num_classes"]
     model: InternImageClassifier | FeatureExtractor
-    with _made_on(device if weights is None else "meta", dtype):  # loading makes the parameters: none is made twice
+    # loading makes the parameters of a model on the meta device: none is made twice
+    with _made_on(place if weights is None else torch.device("meta"), dtype):
         if features_only:
             model = FeatureExtractor(config, out_indices, backend)
         else:
@@ -280,10 +282,8 @@ def create_model(
     if weights is not None:
         from .weights import load_weights
 
-        load_weights(model, weights, device=torch.get_default_device() if device is None else device)
-    if isinstance(model, FeatureExtractor):
-        model.backbone.drop_levels_after(max(model.out_indices))
-    model.default_cfg.update(default_cfg(name))
+        load_weights(model, weights, device=place)
+    model.default_cfg.update(cfg)
     return model
 
 
@@ -292,16 +292,18 @@ def embedded_weights(name: str) -> Path:
     return Path(__file__).parent / "assets" / f"{name}.safetensors"
 
 
-def _weights(name: str, pretrained: bool | str) -> tuple[str | Path, int]:
-    """Where the weights of a size are, and how many classes they know."""
+def _weights(name: str, pretrained: bool | str) -> tuple[str | Path, dict[str, Any]]:
+    """Where the weights of a size are, and what they were trained on."""
     from .weights import catalog
 
     if pretrained is True and name not in catalog.DEFAULTS:
-        return embedded_weights(name), INPUTS[name].num_classes
+        return embedded_weights(name), default_cfg(name)
     entry = catalog.get(catalog.DEFAULTS[name] if pretrained is True else str(pretrained))
     if entry.model != name:
         raise ValueError(f"pretrained={pretrained!r} are weights of {entry.model}, the model asked for is {name}")
-    return entry.name, entry.num_classes
+    if entry.task != "classification" or entry.resolution is None:  # of a detector or segmenter: its backbone
+        return entry.name, default_cfg(name)
+    return entry.name, default_cfg(name, entry.resolution[0], entry.num_classes)
 
 
 _OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "global_pool", "backend", "device", "dtype")
@@ -312,19 +314,22 @@ def _nearest(word: object, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def _as_device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {device!r}: {str(error).splitlines()[0]}") from error
+
+
 @contextlib.contextmanager
-def _made_on(device: torch.device | str | None, dtype: torch.dtype | None) -> Iterator[None]:
+def _made_on(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
     """Parameters made inside lie on ``device`` and have ``dtype``."""
     before = torch.get_default_dtype()
-    try:
-        place = contextlib.nullcontext() if device is None else torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is {device!r}: {str(error).splitlines()[0]}") from error
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype is {dtype!r}, expected a floating point type such as torch.bfloat16")
     try:
         torch.set_default_dtype(before if dtype is None else dtype)
-        with place:
+        with device:
             yield
     finally:
         torch.set_default_dtype(before)

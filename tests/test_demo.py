@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-from importlib import resources
 
 import pytest
 from PIL import Image
@@ -12,12 +11,11 @@ from PIL import Image
 import internimage
 from internimage.data.fashion_mnist import CLASS_NAMES, SYSTEM_FOLDER, load_fashion_mnist
 from internimage.data.transforms import Preprocessing
-from internimage.demo import run
+from internimage.demo import PICTURES, run
 from internimage.weights import ModelCard, save_model
 from tests.small_model import small_model
 
-FOLDER = resources.files("internimage").joinpath("assets", "demo")
-ROWS = list(csv.reader(FOLDER.joinpath("pictures.tsv").read_text().splitlines(), delimiter="\t"))[1:]
+ROWS = list(csv.reader(PICTURES.joinpath("pictures.tsv").read_text().splitlines(), delimiter="\t"))[1:]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,7 @@ def result(classifier, tmp_path_factory):
 
 def test_four_pictures_of_each_class():
     assert sorted(row[1] for row in ROWS) == sorted(CLASS_NAMES * 4)
-    assert all(FOLDER.joinpath(row[0]).is_file() for row in ROWS)
+    assert all(PICTURES.joinpath(row[0]).is_file() for row in ROWS)
 
 
 @pytest.mark.skipif(not SYSTEM_FOLDER.is_dir(), reason="Fashion-MNIST is not on this machine")
@@ -54,7 +52,7 @@ def test_they_are_the_first_four_test_pictures_of_each_class():
     first = {name: (data.labels == index).nonzero()[:4, 0].tolist() for index, name in enumerate(CLASS_NAMES)}
     assert {name: [int(row[2]) for row in ROWS if row[1] == name] for name in CLASS_NAMES} == first
     for name, _, index in ROWS:
-        with FOLDER.joinpath(name).open("rb") as file, Image.open(file) as picture:
+        with PICTURES.joinpath(name).open("rb") as file, Image.open(file) as picture:
             assert picture.tobytes() == bytes(data.images[int(index), 0].flatten().tolist())
 
 

@@ -34,6 +34,7 @@ class FeatureExtractor(nn.Module):
         self.pretrained_cfg = self.default_cfg
         self.backbone = InternImage(config, as_level_indices(out_indices), backend=backend)
         self.out_indices = self.backbone.out_indices
+        self.backbone.drop_levels_after(max(self.out_indices))
         infos = self.backbone.feature_info
         self.feature_info = FeatureInfo(
             {**infos[i], "module": f"backbone.levels.{i}", "index": i} for i in self.out_indices

@@ -27,7 +27,7 @@ from .gate import Disagreement, require
 from .timing import Candidate, Sample, median_ratio, one_thread, paired_samples
 
 OURS, ON_GRID_SAMPLE, FREE, CONVNEXT = "internimage_t", "on grid_sample", "free operator", "convnext_tiny"
-BOUND = 1e-3  # of the largest value; float32 through thirty blocks, whose offsets shift with the rounding before them
+BOUND = 1e-4  # of the largest value; float32 through thirty blocks, whose offsets shift with the rounding before them
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def header(results: Results) -> list[str]:
         f"load average {'unknown' if load is None else format(load, '.1f')}, kernels with {machine['instruction_set']}",
         ", ".join(f"{name} {version}" for name, version in results["versions"].items())
         + f", commit {results['commit'] or 'unknown'}, {results['date']}",
-        f"Again: {results['command']}",
+        f"Again: `{results['command']}`",
         *([_BUSY] if load is not None and load > BUSY_LOAD else []),
     ]
 
@@ -159,9 +159,9 @@ def _ceilings(results: Results) -> Table:
             for row in results["op"]
         ],
         (
-            f"Peak: {ceilings['gflops']:.0f} GFLOP/s, a float32 matrix product. Copy: {ceilings['memory_gbytes_per_s']:.1f} "
-            f"GB/s larger than the caches, {ceilings['l2_gbytes_per_s']:.1f} GB/s within L2, reads and writes counted. "
-            "All in the same process.",
+            f"Peak: {ceilings['gflops']:.0f} GFLOP/s, a float32 matrix product. "
+            f"Copy: {ceilings['memory_gbytes_per_s']:.1f} GB/s larger than the caches, "
+            f"{ceilings['l2_gbytes_per_s']:.1f} GB/s within L2, reads and writes counted. All in the same process.",
             "Flop: output pixels x G x P x (8 D + 16) forward, x (16 D + 40) backward. Tensors: each moved once. "
             "Corners: four of D channels a sample, three times in backward.",
         ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,16 +15,26 @@ from . import options
 
 if TYPE_CHECKING:
     from PIL import Image
+    from rich.progress import Progress
+    from torch import Tensor
 
     from ..classifier import Classifier, Prediction
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One picture: what the command line calls it, the prediction, and where it was drawn."""
+
+    picture: str
+    prediction: Prediction
+    drawn: Path | None
+
+
 @dataclass
 class Outcome:
-    """What happened to the pictures, in their order."""
+    """What happened to the pictures, in their order; ``skipped`` has names and reasons."""
 
-    answers: list[tuple[str, Prediction]] = field(default_factory=list)
-    drawn: dict[str, str] = field(default_factory=dict)
+    answers: list[Answer] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -72,51 +83,61 @@ def _classify_all(
     classifier: Classifier, sources: list[str], top: int, batch_size: int, save_dir: Path | None
 ) -> Outcome:
     import torch
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from ..data.pictures import PictureError, read_picture
-    from ..draw import for_display
-    from .output import messenger, text
+    from ..draw import draw_answer, save_picture
+    from .progress import progress_bar
 
-    outcome = Outcome()
-    err = messenger()
-    bar = Progress(
-        "classifying", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True,
-        disable=len(sources) < 2 or not err.is_terminal,
-    )  # fmt: skip
-    with bar:
+    outcome, drawn = Outcome(), _drawings(save_dir)
+    with progress_bar("classifying") as bar:
         task = bar.add_task("", total=len(sources))
         for start in range(0, len(sources), batch_size):
-            names, tensors, shown = [], [], []
-            for source in sources[start : start + batch_size]:
-                try:
-                    picture = read_picture(source)
-                    tensors.append(classifier.prepare(picture))
-                    names.append(source)
-                    shown.append(for_display(picture) if save_dir else None)
-                except PictureError as error:
-                    outcome.skipped.append((source, str(error)))
-                    bar.console.print(text(f"skipped: {error}"))
-                bar.advance(task)
-            if not tensors:
+            batch = sources[start : start + batch_size]
+            read = [
+                entry for source in batch if (entry := _read(classifier, source, outcome, bar, save_dir is not None))
+            ]
+            bar.advance(task, len(batch))
+            if not read:
                 continue
-            for name, prediction, small in zip(
-                names, classifier.answers(torch.stack(tensors), top), shown, strict=True
-            ):
-                outcome.answers.append((name, prediction))
-                if save_dir and small is not None:
-                    outcome.drawn[name] = str(_save_drawing(small, name, prediction, save_dir, outcome))
+            predictions = classifier.answers(torch.stack([tensor for _, tensor, _ in read]), top)
+            for (source, _, shown), prediction in zip(read, predictions, strict=True):
+                path = None
+                if shown is not None:
+                    path = drawn(picture_name(source))
+                    save_picture(draw_answer(shown, prediction.labels, prediction.probs, prediction.note), path)
+                outcome.answers.append(Answer(source, prediction, path))
     return outcome
 
 
-def _save_drawing(picture: Image.Image, source: str, prediction: Prediction, folder: Path, outcome: Outcome) -> Path:
-    """The drawing under the name of its picture; a second picture of that name gets a number."""
-    from ..draw import draw_answer, save_picture
+def _read(
+    classifier: Classifier, source: str, outcome: Outcome, bar: Progress, show: bool
+) -> tuple[str, Tensor, Image.Image | None] | None:
+    """A picture as the model takes it and, to ``show``, as people look at it; None when it cannot be read."""
+    from ..data.pictures import PictureError, read_picture
+    from ..draw import for_display
+    from .output import text
 
-    taken = set(outcome.drawn.values())
-    path = next(path for path in _candidates(folder, picture_name(source)) if str(path) not in taken)
-    save_picture(draw_answer(picture, prediction.labels, prediction.probs, prediction.note), path)
-    return path
+    try:
+        picture = read_picture(source)
+    except PictureError as error:
+        outcome.skipped.append((source, str(error)))
+        bar.console.print(text(f"skipped: {error}"))
+        return None
+    return source, classifier.prepare(picture), for_display(picture) if show else None
+
+
+def _drawings(folder: Path | None) -> Callable[[str], Path]:
+    """Names for drawings in a folder: a second picture of the same name gets a number."""
+    uses: Counter[str] = Counter()
+
+    def name(stem: str) -> Path:
+        uses[stem] += 1
+        candidate = stem if uses[stem] == 1 else f"{stem}-{uses[stem]}"
+        if candidate != stem and uses[candidate]:
+            return name(stem)
+        uses[candidate] = max(1, uses[candidate])
+        return Path(folder or ".") / f"{candidate}.png"
+
+    return name
 
 
 def picture_name(source: str) -> str:
@@ -127,21 +148,13 @@ def picture_name(source: str) -> str:
     return Path(name).stem or "picture"
 
 
-def _candidates(folder: Path, stem: str) -> Iterator[Path]:
-    yield folder / f"{stem}.png"
-    number = 2
-    while True:
-        yield folder / f"{stem}-{number}.png"
-        number += 1
-
-
 def _as_dict(classifier: Classifier, outcome: Outcome) -> dict[str, Any]:
     from .output import printable
 
     pictures = []
-    for name, prediction in outcome.answers:
-        drawn = {"drawn": printable(outcome.drawn[name])} if name in outcome.drawn else {}
-        pictures.append({"picture": printable(name), **prediction.as_dict(), **drawn})
+    for answer in outcome.answers:
+        drawn = {"drawn": printable(answer.drawn)} if answer.drawn else {}
+        pictures.append({"picture": printable(answer.picture), **answer.prediction.as_dict(), **drawn})
     skipped = [{"picture": printable(name), "reason": printable(reason)} for name, reason in outcome.skipped]
     return {"model": classifier.name, "note": classifier.note, "pictures": pictures, "skipped": skipped}
 
@@ -152,15 +165,15 @@ def _print_table(classifier: Classifier, outcome: Outcome) -> None:
 
     from .output import printer, text
 
-    table = Table(box=box.SIMPLE_HEAD, caption=text(_caption(classifier)), caption_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("picture", overflow="fold")
     table.add_column("answer", overflow="fold")
     table.add_column("probability", justify="right")
     single = len(outcome.answers) == 1
     if not single:
         table.add_column("then", overflow="fold", style="dim")
-    for name, prediction in outcome.answers:
-        rows = list(zip(prediction.labels, prediction.probs, strict=True))
+    for answer in outcome.answers:
+        name, rows = answer.picture, list(zip(answer.prediction.labels, answer.prediction.probs, strict=True))
         if single:
             for rank, (label, prob) in enumerate(rows):
                 style = "dim" if rank else "bold"
@@ -168,7 +181,9 @@ def _print_table(classifier: Classifier, outcome: Outcome) -> None:
         else:
             then = ", ".join(f"{label} {prob:.0%}" for label, prob in rows[1:3])
             table.add_row(text(name), text(rows[0][0], "bold"), text(f"{rows[0][1]:.1%}", "bold"), text(then))
-    printer().print(table)
+    console = printer()
+    console.print(table)
+    console.print(text(_caption(classifier), "dim"))
 
 
 def _caption(classifier: Classifier) -> str:
@@ -179,7 +194,7 @@ def _report_the_rest(outcome: Outcome, total: int, save_dir: Path | None) -> Non
     from .output import messenger, text
 
     err = messenger()
-    if outcome.drawn:
-        err.print(text(f"{len(outcome.drawn)} drawn in {save_dir}"))
+    if save_dir and outcome.answers:
+        err.print(text(f"{len(outcome.answers)} drawn in {save_dir}"))
     if outcome.skipped:
         err.print(text(f"{len(outcome.skipped)} of {total} could not be read"))

@@ -47,14 +47,17 @@ def evaluate(
     """
     from ..classifier import load
     from ..data.classification import open_pictures
-    from ..evaluate.classification import evaluate_classifier
+    from ..evaluate.classification import evaluate_classifier, match_by_order
     from .data import fetch
     from .main import SKIPPED_SOME
-    from .output import print_json
+    from .output import messenger, print_json, text
     from .progress import progress_bar
 
     pictures = open_pictures(fetch(data, download), split)
     classifier = load(model, device=device, dtype=dtype, backend=backend)
+    if match_by_order(pictures.class_names, classifier.class_names):
+        first, last = (f"{pictures.class_names[i]} is {classifier.class_names[i]}" for i in (0, -1))
+        messenger().print(text(f"no class has a name that the model knows; taken by order: {first} ... {last}"))
     with progress_bar("evaluating") as bar:
         task = bar.add_task("", total=len(pictures))
         scores = evaluate_classifier(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import gzip
-from importlib import resources
+from pathlib import Path
 
-IMAGENET_22K_FILE = "imagenet_22k.tsv.gz"
+IMAGENET_22K_FILE = Path(__file__).parents[1] / "assets" / "imagenet_22k.tsv.gz"
 
 
 def class_names(num_classes: int) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def imagenet_1k_names() -> tuple[str, ...]:
 @functools.cache
 def imagenet_22k() -> dict[str, str]:
     """WordNet id to name of the 21841 classes, in class order: the ids sorted."""
-    packed = resources.files("internimage").joinpath("assets", IMAGENET_22K_FILE).read_bytes()
+    packed = IMAGENET_22K_FILE.read_bytes()
     pairs = (line.split("\t") for line in gzip.decompress(packed).decode().splitlines())
     return {wordnet_id: name for wordnet_id, name in pairs}
 

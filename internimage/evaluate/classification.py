@@ -119,12 +119,17 @@ def match_classes(names: tuple[str, ...], known: tuple[str, ...]) -> list[int]:
     missing = [name for name in names if name.casefold() not in lower]
     if not missing:
         return [lower.index(name.casefold()) for name in names]
-    if len(names) == len(known) and len(missing) == len(names):
+    if match_by_order(names, known):
         return list(range(len(names)))
     raise ValueError(
         f"the model does not know {len(missing)} of the {len(names)} classes of the data, such as {missing[0]!r}; it "
         f"knows {len(known)}: {', '.join(known[:6])}{' ...' if len(known) > 6 else ''}"
     )
+
+
+def match_by_order(names: tuple[str, ...], known: tuple[str, ...]) -> bool:
+    """Whether there are as many classes here as there, and not one name in both."""
+    return len(names) == len(known) and not {n.casefold() for n in names} & {n.casefold() for n in known}
 
 
 def _batches(

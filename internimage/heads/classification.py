@@ -116,6 +116,10 @@ class AttentionPool(nn.Module):
         pooled = F.scaled_dot_product_attention(query, key, value)  # (N, heads, 1, width / heads)
         return self.proj(pooled.transpose(1, 2).flatten(2).squeeze(1))
 
+    def at_each_token(self, tokens: Tensor) -> Tensor:
+        """The pooled vector if the query looked at one token only: (..., width) to (..., out_features)."""
+        return self.proj(self.v(self.norm_v(tokens)))
+
 
 class LevelFusion(nn.Module):
     """The maps of the last two levels as one of stride 16: (N, C, h, w) and (N, 2C, h/2, w/2) to (N, width, h, w)."""
@@ -140,7 +144,7 @@ class ClipProjectorHead(nn.Module):
     Args:
         width: channels of the fused map, 1024 in the released models.
         out_features: width of the pooled vector, 768; what ``pre_logits`` returns.
-        global_pool: "attention", or "" to hand out the fused map.
+        global_pool: "attention", or "" for none: then every position answers for itself, as if attention saw only it.
     """
 
     global_pool: str
@@ -164,20 +168,17 @@ class ClipProjectorHead(nn.Module):
         self.reset(num_classes, global_pool)
 
     def reset(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier; ``global_pool=""`` hands out the fused map, ``None`` keeps the pooling."""
+        """A fresh classifier; ``global_pool=None`` keeps the pooling."""
         pool = self.global_pool if global_pool is None else global_pool
         if pool not in ("attention", ""):
             raise ValueError(f"global_pool is {pool!r}, but the CLIP projector pools by 'attention', or not at all: ''")
-        if pool == "" and num_classes:
-            raise ValueError(
-                "global_pool='' goes with num_classes=0 in the CLIP projector; 'attention' pools for classes"
-            )
         self.global_pool = pool
         self.fc = make_classifier(self.hidden_features, num_classes)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The fused map (N, width, H, W) to (N, num_classes), or (N, out_features) with ``pre_logits``."""
         if self.global_pool == "":
-            return x
+            x = self.norm(self.pool.at_each_token(x.permute(0, 2, 3, 1)))
+            return (x if pre_logits else self.fc(x)).permute(0, 3, 1, 2)
         x = self.norm(self.pool(x.flatten(2).transpose(1, 2)))
         return x if pre_logits else self.fc(x)

@@ -71,7 +71,8 @@ def fit(
         FloatingPointError: the loss is not finite; the checkpoint stays as it was.
     """
     total = state.plan.epochs * task.steps_per_epoch
-    saved = started = time.monotonic() - state.seconds
+    saved = time.monotonic()
+    started = saved - state.seconds
     while state.step < total:
         if should_stop():
             state.save(checkpoint)

@@ -35,6 +35,13 @@ def test_json_and_the_table_of_classes(internimage, model, folder, tmp_path):
     assert (tmp_path / "per-class.csv").read_text().splitlines()[0] == "class,pictures,top1"
 
 
+def test_classes_taken_by_order_are_pointed_out(internimage, model, folder):
+    for number, name in enumerate(NAMES):
+        (folder / name).rename(folder / f"n{number}")
+    got = internimage("evaluate", model, "--data", folder)
+    assert got.code == 0 and f"taken by order: n0 is {NAMES[0]} ... n2 is {NAMES[2]}" in got.err
+
+
 def test_unreadable_pictures_are_counted_and_the_exit_code_says_so(internimage, model, folder):
     (folder / NAMES[0] / "broken.png").write_bytes(b"")
     got = internimage("evaluate", model, "--data", folder, "--json")

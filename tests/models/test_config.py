@@ -153,7 +153,6 @@ BAD_CALLS = {
     "classes_as_text": (("internimage_t", {"num_classes": "10"}), ValueError, "num_classes is '10'"),
     "pool": (("internimage_t", {"global_pool": "mean"}), ValueError, "global_pool is 'mean', expected one of 'avg'"),
     "pool_of_clip": (("internimage_h", {"global_pool": "avg"}), ValueError, "pools by 'attention'"),
-    "clip_classes_without_pool": (("internimage_h", {"global_pool": ""}), ValueError, "goes with num_classes=0"),
     "level": (
         ("internimage_t", {"features_only": True, "out_indices": (0, 4)}),
         ValueError,

@@ -110,6 +110,11 @@ Call random_call(int64_t storage) {
     const int64_t rows = p.n * p.h_out * p.w_out, lanes = p.groups * p.taps();
     p.offset_row = 2 * lanes + whole(0, 1) * whole(0, 9), p.mask_row = lanes + whole(0, 1) * whole(0, 9);
     const double spread = pick_of({0.0, 0.7, 3.0});
+    const bool whole_pixels = coin(0.25);  // samples exactly on the rim, where one pixel more or less is read
+    if (whole_pixels) {
+        p.origin_y = std::round(p.origin_y), p.origin_x = std::round(p.origin_x);
+        p.offset_scale = pick_of({1.0, 2.0, -1.0});
+    }
     // the last row ends with its numbers, whatever the distance of the rows
     call.offset.reset(new Buffer(rows ? (rows - 1) * p.offset_row + 2 * lanes : 0, storage));
     call.mask.reset(new Buffer(rows ? (rows - 1) * p.mask_row + lanes : 0, storage));
@@ -117,7 +122,10 @@ Call random_call(int64_t storage) {
     call.grad_output.reset(new Buffer(rows * p.channels(), storage));
     const double large = coin(0.1) ? 40.0 : 1.0;  // logits beyond the range in which exp needs no care
     for (int64_t row = 0; row < rows; ++row) {
-        for (int64_t k = 0; k < 2 * lanes; ++k) call.offset->set(row * p.offset_row + k, any_offset(spread));
+        for (int64_t k = 0; k < 2 * lanes; ++k) {
+            const double offset = any_offset(spread);
+            call.offset->set(row * p.offset_row + k, whole_pixels ? std::round(offset) : offset);
+        }
         for (int64_t k = 0; k < lanes; ++k) {
             call.mask->set(row * p.mask_row + k, p.softmax ? large * normal() : real(-0.2, 1));
         }

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import internimage
-from internimage.weights import WeightsError, to_released
+from internimage.weights import WeightsError, architecture_of, open_checkpoint, to_released
 from internimage.weights.inert import read_pickle
 from tests.weights.small import assert_same_state, classifier
 
@@ -33,9 +33,8 @@ class CfgNode(dict):
         raise AttributeError("immutable")
 """
 WRITER = """
-import argparse, sys, numpy, torch
+import argparse, sys, torch
 from yacs.config import CfgNode
-sys.modules["__main__"].__file__ = None
 file = torch.load(sys.argv[1], weights_only=True)
 file["config"] = CfgNode({"MODEL": {"NAME": "x", "INTERN_IMAGE": {
     "CHANNELS": 16, "DEPTHS": [1, 1, 2, 1], "GROUPS": [1, 2, 4, 8], "LAYER_SCALE": None, "CORE_OP": "DCNv3"}}})
@@ -44,38 +43,34 @@ torch.save(file, sys.argv[2])
 """
 
 
-def write_with_yacs(state: dict, folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def with_yacs(tmp_path_factory) -> Path:
     """A file with a ``CfgNode`` in it, written by another process that has such a class; this one has none."""
+    folder = tmp_path_factory.mktemp("yacs")
     (folder / "yacs").mkdir()
     (folder / "yacs" / "config.py").write_text(YACS)
     (folder / "yacs" / "__init__.py").write_text("")
-    torch.save(state, folder / "plain.pth")
+    torch.save({"model": to_released(classifier()), "epoch": 299}, folder / "plain.pth")
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, "-c", WRITER, str(folder / "plain.pth"), str(folder / "train.pth")]
-    subprocess.run(command, check=True, env=environment, timeout=120)
+    subprocess.run(command, check=True, env=environment, timeout=300)
     return folder / "train.pth"
 
 
-def test_a_yacs_configuration_becomes_plain_dicts(tmp_path):
+def test_a_yacs_configuration_becomes_plain_dicts(with_yacs):
     source, model = classifier(), classifier(seed=1)
-    path = write_with_yacs({"model": to_released(source), "epoch": 299}, tmp_path)
-    assert b"yacs" in path.read_bytes() and "yacs" not in sys.modules
-    contents = read_pickle(path)
+    contents = read_pickle(with_yacs)
     assert contents["config"]["MODEL"]["INTERN_IMAGE"]["DEPTHS"] == [1, 1, 2, 1]
     assert contents["args"] == {"lr": 0.1, "nested": {"a": 1}}
     for node in (contents["config"], contents["config"]["MODEL"], contents["args"], contents["args"]["nested"]):
         assert type(node) is dict
-    assert internimage.load_weights(model, path).complete
+    assert internimage.load_weights(model, with_yacs).complete
     assert_same_state(model.state_dict(), source.state_dict())
     assert "yacs" not in sys.modules
 
 
-def test_the_configuration_beside_the_weights_tells_the_architecture(tmp_path):
-    from internimage.weights import architecture_of, open_checkpoint
-
-    path = write_with_yacs({"model": to_released(classifier())}, tmp_path)
-    config, classes = architecture_of(open_checkpoint(path))
-    assert (config, classes) == (classifier().config, 5)
+def test_the_configuration_beside_the_weights_tells_the_architecture(with_yacs):
+    assert architecture_of(open_checkpoint(with_yacs)) == (classifier().config, 5)
 
 
 BESIDE = {

@@ -1,9 +1,9 @@
 // DCNv3 forward and backward on the CPU. Included once for each instruction set, inside its namespace, after
 // LANES (float32 numbers a register holds) is defined.
 //
-// An output pixel is worked on in tiles of whole groups. Each (group, tap) of a tile is a "lane": first the positions,
-// weights and validity of all lanes are computed, a plain loop that compilers vectorise; then each lane's four corners
-// are read, one strip of channels at a time. The backward pass first gathers, for every lane, the products of the output's
+// The output is worked on in tiles: some neighbouring pixels of a line and some whole groups. Each (pixel, group, tap) of
+// a tile is a "lane": first the positions, weights and validity of all lanes are computed, plain loops that compilers
+// vectorise; then each lane's four corners are read, one strip of channels at a time. The backward pass first gathers, for every lane, the products of the output's
 // gradient with the four corners; gradients of offset and mask follow from those in a loop over lanes.
 
 // exp(x) = 2^n * exp(r) with |r| <= ln(2)/2 and a polynomial for exp(r): two units in the last place at most. For x <= 60.
@@ -30,12 +30,13 @@ INLINE void exp_all(float* values, int64_t count) {  // count: a multiple of LAN
     for (int64_t i = 0; i < count; i += LANES) store<LANES, float>(values + i, exp_of<LANES>(load<LANES>(values + i)));
 }
 
-// What is known of the lanes of one tile at one output pixel. One allocation, reused for all pixels.
+// What is known of the lanes of one tile. One allocation, reused for all tiles.
 template <typename Real> struct Tile {
-    int64_t capacity;
+    int64_t pixels, groups, capacity;  // the most it is used for; lanes, in whole registers
     std::unique_ptr<Real[]> memory;
     std::unique_ptr<int32_t[]> integers;
     Real *tap_x, *tap_y;           // dilated kernel coordinates
+    Real* column;                  // of the pixel, counted from the first one of the tile, in input pixels
     Real *offset_x, *offset_y;     // learned offsets
     Real *mask;                    // as given, or exponentials of the logits
     Real *right, *lower;           // fractions of the way to the right and lower corner
@@ -43,10 +44,11 @@ template <typename Real> struct Tile {
     Real* dots;                    // backward, four a lane: gradient of the output times each corner
     int32_t *pixel, *corners;      // y * w + x of the upper left corner; bit k: corner k lies inside the map
 
-    explicit Tile(int64_t lanes) : capacity((lanes + 15) / 16 * 16) {
-        memory.reset(new Real[capacity * 15]());
+    Tile(int64_t pixels, int64_t groups, int64_t taps)
+        : pixels(pixels), groups(groups), capacity((pixels * groups * taps + 15) / 16 * 16) {
+        memory.reset(new Real[capacity * 16]());
         integers.reset(new int32_t[capacity * 2]());
-        Real** arrays[] = {&tap_x, &tap_y, &offset_x, &offset_y, &mask, &right, &lower,
+        Real** arrays[] = {&tap_x, &tap_y, &column, &offset_x, &offset_y, &mask, &right, &lower,
                            &weight[0], &weight[1], &weight[2], &weight[3]};
         Real* next = memory.get();
         for (Real** array : arrays) {
@@ -70,42 +72,54 @@ template <typename T> struct Dcnv3 {
     explicit Dcnv3(const Dcnv3Problem& problem)
         : p(problem), taps(problem.taps()), channels(problem.channels()), scale(Real(problem.offset_scale)) {}
 
-    int64_t groups_per_tile() const {
-        int64_t groups = 288 / taps;
-        return groups < 1 ? 1 : groups;
-    }
-
-    void place_taps(Tile<Real>& tile, int64_t groups) const {
+    // A tile for at most `groups` groups, as large as the nearest cache likes.
+    Tile<Real> make_tile(int64_t groups) const {
+        const int64_t room = 288 / taps > 1 ? 288 / taps : 1;
+        groups = groups < room ? groups : room;
+        Tile<Real> tile(room / groups < p.w_out ? room / groups : p.w_out, groups, taps);
         int64_t lane = 0;
-        for (int64_t g = 0; g < groups; ++g) {
-            for (int64_t i = 0; i < p.kernel_w; ++i) {
-                for (int64_t j = 0; j < p.kernel_h; ++j) {
-                    if (p.remove_center && i == p.kernel_w / 2 && j == p.kernel_h / 2) continue;
-                    tile.tap_x[lane] = Real(i * p.dilation_w);
-                    tile.tap_y[lane] = Real(j * p.dilation_h);
-                    ++lane;
+        for (int64_t x = 0; x < tile.pixels; ++x) {
+            for (int64_t g = 0; g < groups; ++g) {
+                for (int64_t i = 0; i < p.kernel_w; ++i) {
+                    for (int64_t j = 0; j < p.kernel_h; ++j) {
+                        if (p.remove_center && i == p.kernel_w / 2 && j == p.kernel_h / 2) continue;
+                        tile.tap_x[lane] = Real(i * p.dilation_w);
+                        tile.tap_y[lane] = Real(j * p.dilation_h);
+                        tile.column[lane++] = Real(x * p.stride_w);
+                    }
                 }
             }
         }
+        return tile;
     }
 
-    // Positions, weights and validity of the lanes of groups [first, first + groups) at output pixel (y, x) of an image.
-    void locate(Tile<Real>& tile, int64_t row, int64_t y, int64_t x, int64_t first, int64_t groups) const {
-        const int64_t lanes = groups * taps;
-        const T* offset = static_cast<const T*>(p.offset) + row * p.offset_row + first * taps * 2;
-        const T* mask = static_cast<const T*>(p.mask) + row * p.mask_row + first * taps;
-        for (int64_t i = 0; i < lanes; ++i) {
-            tile.offset_x[i] = widen(offset[2 * i]);
-            tile.offset_y[i] = widen(offset[2 * i + 1]);
+    // Pixels from x on that one tile takes: fewer groups than the tile was made for leave room for a single pixel only.
+    int64_t pixels_from(const Tile<Real>& tile, int64_t x, int64_t end, int64_t groups) const {
+        const int64_t left = end - x;
+        return groups < tile.groups ? 1 : left < tile.pixels ? left : tile.pixels;
+    }
+
+    // Positions, weights and validity of the lanes of groups [first, first + groups) at output pixels (y, x) to
+    // (y, x + pixels - 1); `row` counts output pixels over all images.
+    void locate(Tile<Real>& tile, int64_t row, int64_t y, int64_t x, int64_t pixels, int64_t first, int64_t groups) const {
+        const int64_t each = groups * taps, lanes = pixels * each;
+        for (int64_t k = 0; k < pixels; ++k) {
+            const T* offset = static_cast<const T*>(p.offset) + (row + k) * p.offset_row + first * taps * 2;
+            const T* mask = static_cast<const T*>(p.mask) + (row + k) * p.mask_row + first * taps;
+            Real *to_x = tile.offset_x + k * each, *to_y = tile.offset_y + k * each, *to_mask = tile.mask + k * each;
+            for (int64_t i = 0; i < each; ++i) {
+                to_x[i] = widen(offset[2 * i]);
+                to_y[i] = widen(offset[2 * i + 1]);
+            }
+            for (int64_t i = 0; i < each; ++i) to_mask[i] = widen(mask[i]);
         }
-        for (int64_t i = 0; i < lanes; ++i) tile.mask[i] = widen(mask[i]);
-        if (p.softmax) exponentials(tile.mask, groups);
+        if (p.softmax) exponentials(tile.mask, pixels * groups);
 
         const Real column = Real(p.origin_x) + Real(x * p.stride_w), line = Real(p.origin_y) + Real(y * p.stride_h);
         const Real width = Real(p.w), height = Real(p.h), scale = this->scale;
         const int32_t w = int32_t(p.w), h = int32_t(p.h);
         const Real *tap_x = tile.tap_x, *tap_y = tile.tap_y, *offset_x = tile.offset_x, *offset_y = tile.offset_y;
-        const Real* weigh = tile.mask;
+        const Real *weigh = tile.mask, *step = tile.column;
         Real *right = tile.right, *lower = tile.lower;
         Real *weight0 = tile.weight[0], *weight1 = tile.weight[1], *weight2 = tile.weight[2], *weight3 = tile.weight[3];
         int32_t *pixel = tile.pixel, *corners = tile.corners;
@@ -114,7 +128,7 @@ template <typename T> struct Dcnv3 {
 #pragma GCC ivdep
 #endif
         for (int64_t i = 0; i < padded; ++i) {
-            Real sample_x = column + (offset_x[i] + tap_x[i]) * scale;
+            Real sample_x = (column + step[i]) + (offset_x[i] + tap_x[i]) * scale;
             Real sample_y = line + (offset_y[i] + tap_y[i]) * scale;
             // false for NaN; whatever is far away is computed at (0, 0) and masked out
             bool inside = (sample_x > Real(-1)) & (sample_x < width) & (sample_y > Real(-1)) & (sample_y < height);
@@ -181,25 +195,23 @@ template <typename T> struct Dcnv3 {
 
     // Output pixels [begin, end), counted over all images.
     void forward_pixels(int64_t begin, int64_t end) const {
-        const int64_t tile_groups = groups_per_tile() < p.groups ? groups_per_tile() : p.groups;
-        Tile<Real> tile(tile_groups * taps);
-        place_taps(tile, tile_groups);
-        int64_t image = begin / (p.h_out * p.w_out), y = begin / p.w_out % p.h_out, x = begin % p.w_out;
-        for (int64_t pixel = begin; pixel < end; ++pixel) {
-            const T* input = static_cast<const T*>(p.input) + image * p.h * p.w * channels;
-            T* output = static_cast<T*>(p.output) + pixel * channels;
-            for (int64_t first = 0; first < p.groups; first += tile_groups) {
-                const int64_t groups = p.groups - first < tile_groups ? p.groups - first : tile_groups;
-                locate(tile, pixel, y, x, first, groups);
-                for (int64_t g = 0; g < groups; ++g) {
-                    const int64_t channel = (first + g) * p.depth;
-                    gather(tile, g * taps, share_of(tile, g * taps), input + channel, output + channel);
+        Tile<Real> tile = make_tile(p.groups);
+        for (int64_t row = begin; row < end;) {
+            const int64_t line = row / p.w_out, x = row % p.w_out, stop = (line + 1) * p.w_out < end ? p.w_out : x + end - row;
+            const int64_t pixels = pixels_from(tile, x, stop, p.groups);
+            const T* input = static_cast<const T*>(p.input) + line / p.h_out * p.h * p.w * channels;
+            T* output = static_cast<T*>(p.output) + row * channels;
+            for (int64_t first = 0; first < p.groups; first += tile.groups) {
+                const int64_t groups = p.groups - first < tile.groups ? p.groups - first : tile.groups;
+                locate(tile, row, line % p.h_out, x, pixels, first, groups);
+                for (int64_t k = 0; k < pixels; ++k) {
+                    for (int64_t g = 0; g < groups; ++g) {
+                        const int64_t lane = (k * groups + g) * taps, channel = (first + g) * p.depth;
+                        gather(tile, lane, share_of(tile, lane), input + channel, output + k * channels + channel);
+                    }
                 }
             }
-            if (++x == p.w_out) {
-                x = 0;
-                if (++y == p.h_out) y = 0, ++image;
-            }
+            row += pixels;
         }
     }
 
@@ -257,37 +269,37 @@ template <typename T> struct Dcnv3 {
 
     // Slices are (image, group) pairs: what one slice adds to grad_input no other touches, so the sums have one order.
     void backward_slices(int64_t begin, int64_t end) const {
-        int64_t tile_groups = groups_per_tile();
-        if (tile_groups > end - begin) tile_groups = end - begin;
-        Tile<Real> tile(tile_groups * taps);
-        place_taps(tile, tile_groups);
+        Tile<Real> tile = make_tile(end - begin < p.groups ? end - begin : p.groups);
         for (int64_t slice = begin; slice < end;) {
             const int64_t image = slice / p.groups, first = slice % p.groups;
             int64_t groups = p.groups - first < end - slice ? p.groups - first : end - slice;
-            if (groups > tile_groups) groups = tile_groups;
-            backward_tile(tile, image, first, groups);
+            if (groups > tile.groups) groups = tile.groups;
+            for (int64_t y = 0; y < p.h_out; ++y) {
+                for (int64_t x = 0; x < p.w_out;) {
+                    const int64_t pixels = pixels_from(tile, x, p.w_out, groups);
+                    backward_tile(tile, image, y, x, pixels, first, groups);
+                    x += pixels;
+                }
+            }
             slice += groups;
         }
     }
 
-    void backward_tile(Tile<Real>& tile, int64_t image, int64_t first, int64_t groups) const {
-        const int64_t map = image * p.h * p.w * channels, lanes = groups * taps;
+    void backward_tile(Tile<Real>& tile, int64_t image, int64_t y, int64_t x, int64_t pixels, int64_t first, int64_t groups) const {
+        const int64_t map = image * p.h * p.w * channels, row = (image * p.h_out + y) * p.w_out + x;
         const T* input = static_cast<const T*>(p.input) + map;
         Real* grad_input = static_cast<Real*>(p.grad_input) + map;
-        for (int64_t y = 0; y < p.h_out; ++y) {
-            for (int64_t x = 0; x < p.w_out; ++x) {
-                const int64_t row = (image * p.h_out + y) * p.w_out + x;
-                const T* grad_output = static_cast<const T*>(p.grad_output) + row * channels;
-                locate(tile, row, y, x, first, groups);
-                normalise(tile, groups);
-                for (int64_t i = 0; i < 4 * lanes; ++i) tile.dots[i] = 0;
-                for (int64_t g = 0; g < groups; ++g) {
-                    const int64_t channel = (first + g) * p.depth;
-                    scatter(tile, g * taps, input + channel, grad_output + channel, grad_input + channel);
-                }
-                finish(tile, row, first, groups);
+        locate(tile, row, y, x, pixels, first, groups);
+        normalise(tile, pixels * groups);
+        for (int64_t i = 0; i < 4 * pixels * groups * taps; ++i) tile.dots[i] = 0;
+        for (int64_t k = 0; k < pixels; ++k) {
+            const T* grad_output = static_cast<const T*>(p.grad_output) + (row + k) * channels;
+            for (int64_t g = 0; g < groups; ++g) {
+                const int64_t channel = (first + g) * p.depth;
+                scatter(tile, (k * groups + g) * taps, input + channel, grad_output + channel, grad_input + channel);
             }
         }
+        for (int64_t k = 0; k < pixels; ++k) finish(tile, k * groups * taps, row + k, first, groups);
     }
 
     void scatter(Tile<Real>& tile, int64_t lane, const T* input, const T* grad_output, Real* grad_input) const {
@@ -335,34 +347,29 @@ template <typename T> struct Dcnv3 {
         }
     }
 
-    // Gradients of offset and mask from the dot products.
-    void finish(Tile<Real>& tile, int64_t row, int64_t first, int64_t groups) const {
+    // Gradients of offset and mask of one pixel, from the dot products of its lanes, which begin at `lane`.
+    void finish(Tile<Real>& tile, int64_t lane, int64_t row, int64_t first, int64_t groups) const {
         const int64_t lanes = groups * taps;
         T* grad_offset = static_cast<T*>(p.grad_offset) + (row * p.groups + first) * taps * 2;
         T* grad_mask = static_cast<T*>(p.grad_mask) + (row * p.groups + first) * taps;
-        // Read already, free to hold results. Whole registers again: a last lane on its own would round otherwise, and
-        // which lane is last depends on how many groups a thread was given.
-        Real *of_x = tile.offset_x, *of_y = tile.offset_y, *of_mask = tile.weight[0];
-        const int64_t padded = (lanes + 15) / 16 * 16;
-        for (int64_t i = 0; i < padded; ++i) {
-            const Real* d = tile.dots + 4 * i;
-            const Real right = tile.right[i], lower = tile.lower[i];
+        const Real *mask = tile.mask + lane, *to_right = tile.right + lane, *to_lower = tile.lower + lane;
+        const int32_t* corners = tile.corners + lane;
+        Real* of_mask = tile.offset_x + lane;  // read already, free to hold results
+        for (int64_t i = 0; i < lanes; ++i) {
+            const Real* d = tile.dots + 4 * (lane + i);
+            const Real right = to_right[i], lower = to_lower[i];
             const Real upper_step = d[1] - d[0], lower_step = d[3] - d[2];
             const Real upper = d[0] + right * upper_step, low = d[2] + right * lower_step;
-            const Real factor = tile.corners[i] ? tile.mask[i] * scale : Real(0);
-            of_x[i] = factor * (upper_step + lower * (lower_step - upper_step));
-            of_y[i] = factor * (low - upper);
+            const Real factor = corners[i] ? mask[i] * scale : Real(0);
+            narrow(factor * (upper_step + lower * (lower_step - upper_step)), grad_offset[2 * i]);
+            narrow(factor * (low - upper), grad_offset[2 * i + 1]);
             of_mask[i] = upper + lower * (low - upper);
-        }
-        for (int64_t i = 0; i < lanes; ++i) {
-            narrow(of_x[i], grad_offset[2 * i]);
-            narrow(of_y[i], grad_offset[2 * i + 1]);
         }
         if (p.softmax) {
             for (int64_t g = 0; g < groups; ++g) {
                 Real mean = 0;
-                for (int64_t i = g * taps; i < (g + 1) * taps; ++i) mean += tile.mask[i] * of_mask[i];
-                for (int64_t i = g * taps; i < (g + 1) * taps; ++i) of_mask[i] = tile.mask[i] * (of_mask[i] - mean);
+                for (int64_t i = g * taps; i < (g + 1) * taps; ++i) mean += mask[i] * of_mask[i];
+                for (int64_t i = g * taps; i < (g + 1) * taps; ++i) of_mask[i] = mask[i] * (of_mask[i] - mean);
             }
         }
         for (int64_t i = 0; i < lanes; ++i) narrow(of_mask[i], grad_mask[i]);
