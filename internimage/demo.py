@@ -19,7 +19,7 @@ from .explain import sampling_points
 
 PICTURES = Path(__file__).parent / "assets" / "demo"
 OUTPUT = Path("demo_output")
-LOOKS = ((1, -1), (2, -1))  # stage and block of the drawings of what DCNv3 looks at
+STAGE, BLOCK = 2, -1  # of the drawings of where DCNv3 looks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +92,11 @@ def _draw_looks(classifier: Classifier, pictures: list[DemoPicture], folder: Pat
     """For the first picture of every other class: where the last block of a stage samples for its middle."""
     paths = []
     first_of_class = {shown.truth: shown for shown in reversed(pictures)}
-    for index, truth in enumerate(list(dict.fromkeys(shown.truth for shown in pictures))[::2]):
-        shown, (stage, block) = first_of_class[truth], LOOKS[index % len(LOOKS)]
+    for truth in list(dict.fromkeys(shown.truth for shown in pictures))[::2]:
+        shown = first_of_class[truth]
         batch = classifier.prepare(shown.picture)[None].to(classifier.device, classifier.dtype)
-        sampling = sampling_points(classifier.model, batch, stage, block)
-        path = folder / f"{Path(shown.name).stem}-stage{stage}.png"
+        sampling = sampling_points(classifier.model, batch, STAGE, BLOCK)
+        path = folder / f"{Path(shown.name).stem}-stage{STAGE}.png"
         save_picture(draw_sampling(classifier.preprocessing.frame(shown.picture), sampling, truth), path)
         paths.append(path)
     return paths

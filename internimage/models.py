@@ -172,10 +172,11 @@ class Input(NamedTuple):
     num_classes: int = 1000
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
 
 
 INPUTS = {
-    "internimage_femto": Input(28, 10, (0.2860,), (0.3530,)),  # Fashion-MNIST, grey
+    "internimage_femto": Input(56, 10, (0.286,), (0.353,), "bilinear"),  # Fashion-MNIST, grey, enlarged
     "internimage_t": Input(224),
     "internimage_s": Input(224),
     "internimage_b": Input(224),
@@ -197,7 +198,7 @@ def default_cfg(name: str, image_size: int | None = None, num_classes: int | Non
         "num_classes": num_classes or data.num_classes,
         "pool_size": (pool, pool),
         "crop_pct": 1.0,
-        "interpolation": "bicubic",
+        "interpolation": data.interpolation,
         "mean": data.mean,
         "std": data.std,
         "first_conv": "backbone.stem.conv1",

@@ -12,7 +12,10 @@ from torch import nn
 
 import internimage
 from internimage.backbones import SIZES
+from internimage.data.transforms import Preprocessing
 from internimage.models import FeatureExtractor
+from internimage.recipes import classification as recipes
+from internimage.weights import DEFAULTS, catalog
 from tests.models.variants import CLIP, CONVOLUTIONAL, FAMILIES, TINY, images, make, with_offsets
 from tests.tolerances import assert_close
 
@@ -340,7 +343,20 @@ def test_default_cfg_describes_the_network(name):
     assert f"{cfg['first_conv']}.weight" in state and f"{cfg['classifier']}.weight" in state
     assert state[f"{cfg['first_conv']}.weight"].shape[1] == model.in_chans == cfg["input_size"][0]
     assert len(cfg["mean"]) == len(cfg["std"]) == model.in_chans
-    assert (cfg["crop_pct"], cfg["interpolation"]) == (1.0, "bicubic")
+    assert cfg["crop_pct"] == 1.0
+
+
+@every_size
+def test_default_cfg_is_what_the_weights_were_trained_on(name):
+    cfg = internimage.create_model(name, device="meta").default_cfg
+    if name in DEFAULTS:
+        released = catalog.get(DEFAULTS[name])
+        assert (released.model, released.num_classes) == (name, cfg["num_classes"])
+        want = Preprocessing(image_size=released.resolution[0])
+    else:
+        want = recipes.internimage_femto().preprocessing
+    assert cfg["input_size"] == (want.channels, want.image_size, want.image_size)
+    assert (cfg["mean"], cfg["std"], cfg["interpolation"]) == (want.mean, want.std, want.interpolation)
 
 
 @every_family

@@ -93,6 +93,7 @@ CASES = [
     Case("dilation2", (1, 7, 6), geometry=Geometry(padding=(2, 2), dilation=(2, 2), groups=2)),
     Case("asymmetric", (2, 7, 5), 3, Geometry((3, 5), (2, 1), (0, 3), (1, 2), 3, 1.5)),
     Case("even_kernel", (1, 5, 6), geometry=Geometry((2, 4), padding=(1, 2), groups=2)),
+    Case("even_kernel_dilation", (1, 5, 6), geometry=Geometry((2, 4), (1, 1), (2, 3), (3, 2), 2, 1.5)),
     Case("pointwise", geometry=Geometry((1, 1), padding=(0, 0), groups=2)),
     Case("kernel5", (1, 6, 5), geometry=Geometry((5, 5), padding=(2, 2), groups=1)),
     Case("remove_center", geometry=Geometry(groups=2, remove_center=True)),

@@ -40,17 +40,20 @@ def calls(draw_from: st.DrawFn) -> Inputs:
     """A call whose numbers are exact in its dtype, with the offsets of some samples far, NaN, infinite or whole."""
     geometry = draw_from(geometries())
     n, h, w = draw_from(st.integers(0, 2)), draw_from(st.integers(1, 9)), draw_from(st.integers(1, 9))
-    h_out, w_out = geometry.output_size(h, w)
-    if h_out < 1 or w_out < 1:  # more padding until the kernel fits
-        missing = max(geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) for axis in (0, 1))
-        geometry = replace(geometry, padding=(missing, missing))
     depth = draw_from(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 12, 16, 19, 33]))
-    inputs = draw(
-        (n, h, w), depth, geometry, draw_from(st.sampled_from([0.0, 0.5, 3.0])), draw_from(st.integers(0, 999))
-    )
+    spread, seed = draw_from(st.sampled_from([0.0, 0.5, 3.0])), draw_from(st.integers(0, 999))
+    inputs = fitting(geometry, (n, h, w), depth, spread, seed)
     inputs = inputs.to(draw_from(st.sampled_from(DTYPES)))
     inputs = replace(inputs, offset=with_specials(inputs.offset, draw_from(st.booleans())))
     return inputs.map(lambda tensor: laid_out(tensor, draw_from(st.sampled_from(LAYOUTS))))
+
+
+def fitting(geometry: Geometry, size: tuple[int, int, int], depth: int, spread: float = 1.5, seed: int = 0) -> Inputs:
+    """A call of that size; where the kernel does not fit into it, with more padding."""
+    if min(geometry.output_size(*size[1:])) < 1:
+        missing = max(geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) for axis in (0, 1))
+        geometry = replace(geometry, padding=(missing, missing))
+    return draw(size, depth, geometry, spread, seed)
 
 
 def with_specials(offset: Tensor, wanted: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every backend against the float64 reference over random geometry, dtypes, memory layouts and hostile offsets."""
+"""Random calls: the reference against plain loops, every backend against the reference, whatever the memory layout."""
 
 from __future__ import annotations
 
@@ -9,8 +9,22 @@ from hypothesis import strategies as st
 
 from tests.tolerances import tolerance
 
-from .cases import BACKENDS, Inputs, Result, near_lattice, run, tolerance_row
-from .strategies import calls
+from .cases import BACKENDS, Inputs, Result, as_keywords, assert_same, near_lattice, run, tolerance_row
+from .plain_loops import dcnv3_loops
+from .strategies import calls, fitting, geometries
+
+
+@settings(max_examples=100)
+@given(
+    geometry=geometries(),
+    size=st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(1, 4)),
+    depth=st.integers(1, 2),
+)
+def test_reference_matches_plain_loops(geometry, size, depth):
+    """Every backend takes positions from one ``Geometry``, so only the loops can tell whether it is right."""
+    inputs = fitting(geometry, size, depth)
+    want = dcnv3_loops(inputs.input, inputs.offset, inputs.mask, inputs.grad_output, **as_keywords(inputs.geometry))
+    assert_same(run(inputs, "reference"), Result(*want), "plain loops")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

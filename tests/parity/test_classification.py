@@ -58,6 +58,8 @@ def test_small_networks(case, backend, dtype):
         assert_close(stage, want[f"stage{index}"], "model")
     logits.backward(want["grad_logits"].to(dtype))
     assert_close(image.grad, want["grad_input"], "model gradient")
+    with torch.inference_mode():  # where fused passes take over
+        assert_close(model(image), want["logits"], "model")
     names = released_names(model.state_dict())
     bound = tolerance("model gradient", dtype)
     norms = {names[name]: parameter.grad for name, parameter in model.named_parameters()}

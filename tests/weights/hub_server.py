@@ -45,6 +45,11 @@ class Hub:
         self._server.shutdown()
         self._server.server_close()
 
+    @property
+    def downloads(self) -> list[tuple[str, str | None]]:
+        """(path, range header) of each file asked for."""
+        return [(path, wanted) for method, path, wanted in self.requests if method == "GET" and "/resolve/" in path]
+
     def _answer(self, handler: BaseHTTPRequestHandler, body: bool) -> None:
         wanted = handler.headers.get("Range")
         self.requests.append((handler.command, handler.path, wanted))

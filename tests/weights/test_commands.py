@@ -13,6 +13,7 @@ from internimage.backbones import SIZES
 from internimage.cli.main import app
 from internimage.models import InternImageClassifier
 from internimage.weights import read_card, to_released
+from tests.weights.hub_server import Hub
 from tests.weights.small import randomize
 
 
@@ -89,11 +90,7 @@ def test_errors_are_one_line(words, message, monkeypatch):
     assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1 and not result.stdout
 
 
-def test_download_prints_the_path(monkeypatch, tmp_path):
-    from tests.weights.hub_server import Hub
-
-    monkeypatch.setenv("INTERNIMAGE_CACHE", str(tmp_path))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+def test_download_prints_the_path(monkeypatch, cache):
     with Hub({"OpenGVLab/InternImage/internimage_t_1k_224.pth": b"x" * 10}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
         path = run("weights", "download", "internimage_t_1k_224").stdout.strip()
