@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
 
 class ChannelsLastConv2d(nn.Conv2d):
-    """A convolution from (N, H, W, C_in) to (N, H_out, W_out, C_out): the permutes change strides, not memory.
-
-    The weight lies in the same order, which spares the CPU a copy at every call.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.to(memory_format=torch.channels_last)
+    """A convolution from (N, H, W, C_in) to (N, H_out, W_out, C_out): the permutes change strides, not memory."""
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -1,9 +1,46 @@
-"""How property tests run: the same examples each time in CI, new ones on a desk, where what failed is remembered."""
+"""How property tests run, and how the native kernels are made to share their work without threads."""
 
+from __future__ import annotations
+
+import ctypes
 import os
+from contextlib import contextmanager
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from internimage.ops import native
+
+# The same examples each time in CI; new ones on a desk, where what failed is remembered.
 
 settings.register_profile("desk", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("desk"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") == "true" or "INTERNIMAGE_REQUIRE_KERNEL" in os.environ else "desk")
+
+RANGE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+PARALLEL_FOR = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p
+)
+
+
+@pytest.fixture
+def shared_in_parts():
+    """``with shared_in_parts(3):`` the kernels' work is cut as for three threads, and done one part after the other."""
+
+    @contextmanager
+    def share(parts: int):
+        def parallel_for(begin, end, grain, function, context):
+            cuts = [begin + (end - begin) * part // parts for part in range(parts + 1)]
+            for first, last in zip(cuts, cuts[1:], strict=False):
+                if first < last:
+                    RANGE(function)(first, last, context)
+            return 0
+
+        callback = PARALLEL_FOR(parallel_for)
+        native.library().internimage_set_parallel_for(callback)
+        try:
+            yield
+        finally:
+            native._lend_threads(native.library())
+
+    return share

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
 from internimage.ops.geometry import Geometry
+from tests.parity import recorded
 
 from .cases import BACKENDS, CASES, DTYPES, Inputs, Result, as_keywords, assert_same, near_lattice, run, tolerance_row
 from .plain_loops import dcnv3_loops
@@ -44,20 +40,10 @@ def test_offset_gradient_on_the_lattice_is_that_of_the_floor_cell(backend, dtype
     assert_same(run(inputs, backend), Result(*want), "operator")
 
 
-def recorded_folder() -> Path:
-    """Where the tensors lie that were recorded from the released code."""
-    repository = Path(__file__).parents[2]
-    named = os.environ.get("INTERNIMAGE_PARITY", repository.parent / "shared" / "parity")
-    for folder in (Path(named), repository / "tests" / "parity" / "data"):
-        if (folder / "dcnv3_op" / "manifest.json").exists():
-            return folder / "dcnv3_op"
-    return Path()
+RECORDED = recorded.cases("dcnv3_op/manifest.json")
 
 
-RECORDED = json.loads(path.read_text())["cases"] if (path := recorded_folder() / "manifest.json").exists() else []
-
-
-@pytest.mark.skipif(not RECORDED, reason="no recorded tensors here; INTERNIMAGE_PARITY names their folder")
+@pytest.mark.skipif(not RECORDED, reason="no recorded tensors here")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -69,9 +55,7 @@ def test_matches_the_released_operator(backend, case, dtype):
 
 
 def load_recorded(case: dict) -> tuple[Inputs, Result]:
-    with np.load(recorded_folder() / case["file"]) as file:
-        tensors = {name: torch.from_numpy(file[name]) for name in file.files}
-    p = case["params"]
+    tensors, p = recorded.tensors(case), case["params"]
     pairs = ((p[f"{name}_h"], p[f"{name}_w"]) for name in ("kernel", "stride", "pad", "dilation"))
     geometry = Geometry.of(*pairs, p["group"], p["offset_scale"], p["remove_center"])
     inputs = Inputs(*(tensors[name] for name in ("input", "offset", "mask", "grad_output")), geometry)

@@ -103,16 +103,13 @@ def test_a_nan_pixel_stays_within_the_kernel(level):
     assert torch.equal(got, near)
 
 
-def test_threads_do_not_change_a_bit():
+def test_the_bits_do_not_depend_on_how_the_work_is_shared(shared_in_parts):
     conv, norm = depthwise_branch(33, (5, 5), (1, 1), torch.float32)
     x = normal(2, 30, 31, 33).float()
-    before = torch.get_num_threads()
-    results = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        results.append(fused.depthwise_norm_gelu(x, conv, norm))
-    torch.set_num_threads(before)
-    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+    want = fused.depthwise_norm_gelu(x, conv, norm)
+    for parts in (2, 3, 7):
+        with shared_in_parts(parts):
+            assert torch.equal(fused.depthwise_norm_gelu(x, conv, norm), want)
 
 
 @pytest.mark.parametrize("layout", ["packed", "channels_first", "expanded", "sliced", "vector"])

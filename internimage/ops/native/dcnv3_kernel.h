@@ -299,7 +299,7 @@ template <typename T> struct Dcnv3 {
                 scatter(tile, (k * groups + g) * taps, input + channel, grad_output + channel, grad_input + channel);
             }
         }
-        for (int64_t k = 0; k < pixels; ++k) finish(tile, k * groups * taps, row + k, first, groups);
+        finish(tile, row, pixels, first, groups);
     }
 
     void scatter(Tile<Real>& tile, int64_t lane, const T* input, const T* grad_output, Real* grad_input) const {
@@ -347,32 +347,41 @@ template <typename T> struct Dcnv3 {
         }
     }
 
-    // Gradients of offset and mask of one pixel, from the dot products of its lanes, which begin at `lane`.
-    void finish(Tile<Real>& tile, int64_t lane, int64_t row, int64_t first, int64_t groups) const {
-        const int64_t lanes = groups * taps;
-        T* grad_offset = static_cast<T*>(p.grad_offset) + (row * p.groups + first) * taps * 2;
-        T* grad_mask = static_cast<T*>(p.grad_mask) + (row * p.groups + first) * taps;
-        const Real *mask = tile.mask + lane, *to_right = tile.right + lane, *to_lower = tile.lower + lane;
-        const int32_t* corners = tile.corners + lane;
-        Real* of_mask = tile.offset_x + lane;  // read already, free to hold results
-        for (int64_t i = 0; i < lanes; ++i) {
-            const Real* d = tile.dots + 4 * (lane + i);
+    // Gradients of offset and mask from the dot products. The first loop takes whole registers, so that a number does not
+    // depend on how many lanes share its tile; what lies behind the last lane is never used.
+    void finish(Tile<Real>& tile, int64_t row, int64_t pixels, int64_t first, int64_t groups) const {
+        const int64_t each = groups * taps, lanes = pixels * each, padded = (lanes + 15) / 16 * 16;
+        const Real *dots = tile.dots, *mask = tile.mask, *to_right = tile.right, *to_lower = tile.lower, scale = this->scale;
+        const int32_t* corners = tile.corners;
+        Real *of_x = tile.offset_x, *of_y = tile.offset_y, *of_mask = tile.weight[0];  // read already, free for results
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC ivdep
+#endif
+        for (int64_t i = 0; i < padded; ++i) {
             const Real right = to_right[i], lower = to_lower[i];
-            const Real upper_step = d[1] - d[0], lower_step = d[3] - d[2];
-            const Real upper = d[0] + right * upper_step, low = d[2] + right * lower_step;
+            const Real upper_step = dots[4 * i + 1] - dots[4 * i], lower_step = dots[4 * i + 3] - dots[4 * i + 2];
+            const Real upper = dots[4 * i] + right * upper_step, low = dots[4 * i + 2] + right * lower_step;
             const Real factor = corners[i] ? mask[i] * scale : Real(0);
-            narrow(factor * (upper_step + lower * (lower_step - upper_step)), grad_offset[2 * i]);
-            narrow(factor * (low - upper), grad_offset[2 * i + 1]);
+            of_x[i] = factor * (upper_step + lower * (lower_step - upper_step));
+            of_y[i] = factor * (low - upper);
             of_mask[i] = upper + lower * (low - upper);
         }
         if (p.softmax) {
-            for (int64_t g = 0; g < groups; ++g) {
+            for (int64_t g = 0; g < pixels * groups; ++g) {
                 Real mean = 0;
                 for (int64_t i = g * taps; i < (g + 1) * taps; ++i) mean += mask[i] * of_mask[i];
                 for (int64_t i = g * taps; i < (g + 1) * taps; ++i) of_mask[i] = mask[i] * (of_mask[i] - mean);
             }
         }
-        for (int64_t i = 0; i < lanes; ++i) narrow(of_mask[i], grad_mask[i]);
+        for (int64_t k = 0; k < pixels; ++k) {
+            T* grad_offset = static_cast<T*>(p.grad_offset) + ((row + k) * p.groups + first) * taps * 2;
+            T* grad_mask = static_cast<T*>(p.grad_mask) + ((row + k) * p.groups + first) * taps;
+            for (int64_t i = 0; i < each; ++i) {
+                narrow(of_x[k * each + i], grad_offset[2 * i]);
+                narrow(of_y[k * each + i], grad_offset[2 * i + 1]);
+                narrow(of_mask[k * each + i], grad_mask[i]);
+            }
+        }
     }
 };
 
