@@ -172,7 +172,14 @@ _HUGE = replace(_BASE, dw_kernel_size=5, level2_post_norm=True, center_feature_s
 
 SIZES: dict[str, InternImageConfig] = {
     "internimage_femto": replace(
-        _BASE, channels=32, depths=(1, 2, 3, 1), groups=(2, 4, 8, 16), in_chans=1, mlp_ratio=2.0, cls_scale=1.0
+        _BASE,
+        channels=32,
+        depths=(1, 2, 3, 1),
+        groups=(2, 4, 8, 16),
+        in_chans=1,
+        mlp_ratio=2.0,
+        norm_layer="BN",
+        cls_scale=1.0,
     ),
     "internimage_t": _BASE,
     "internimage_s": replace(_LARGE, channels=80, depths=(4, 4, 21, 4), groups=(5, 10, 20, 40)),

@@ -19,6 +19,7 @@ from ..layers.convolution import ChannelsLastConv2d
 from ..layers.deform_conv import DCNv3
 from ..layers.mlp import MLP
 from ..layers.norm import layer_norm, make_norm
+from ..ops import fused
 from .config import SIZES, InternImageConfig, is_integer
 
 __all__ = ["SIZES", "InternImage", "InternImageConfig", "as_level_indices"]
@@ -89,16 +90,20 @@ class Block(nn.Module):
         self.res_post_norm2 = layer_norm(channels) if config.res_post_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self._half(x, self.dcn, self.norm1, self.gamma1, self.res_post_norm1)
-        return x + self._half(x, self.mlp, self.norm2, self.gamma2, self.res_post_norm2)
+        x = self._half(x, self.dcn, self.norm1, self.gamma1, self.res_post_norm1)
+        return self._half(x, self.mlp, self.norm2, self.gamma2, self.res_post_norm2)
 
     def _half(self, x: Tensor, function, norm, gamma, res_post_norm) -> Tensor:
-        x = norm(function(x)) if self.post_norm else function(norm(x))
+        """``x`` plus what ``function`` makes of it."""
+        bare = gamma is None and res_post_norm is None and not self.post_norm
+        if bare and not (self.training and isinstance(self.drop_path, StochasticDepth)) and fused.takes(x, function):
+            return function(norm(x), residual=x)  # whose last matrix product starts from x
+        branch = norm(function(x)) if self.post_norm else function(norm(x))
         if gamma is not None:
-            x = gamma * x
+            branch = gamma * branch
         elif res_post_norm is not None and not self.post_norm:
-            x = res_post_norm(x)
-        return self.drop_path(x)
+            branch = res_post_norm(branch)
+        return x + self.drop_path(branch)
 
 
 class Level(nn.Module):

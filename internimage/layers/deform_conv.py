@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import fused
-from ..ops.dcnv3 import dcnv3_from_logits
+from ..ops.dcnv3 import cpu, dcnv3_from_logits
 from ..ops.geometry import Geometry, IntPair, as_pair
 from .activation import make_activation
 from .convolution import ChannelsLastConv2d
@@ -79,7 +79,11 @@ class DCNv3(nn.Module):
 
     def reset_parameters(self) -> None:
         """The released initial values: no offsets, an even mask, Xavier-uniform projections."""
-        for linear in (self.offset, self.mask, *([self.center_feature_scale_proj] if self.center_feature_scale else [])):
+        for linear in (
+            self.offset,
+            self.mask,
+            *([self.center_feature_scale_proj] if self.center_feature_scale else []),
+        ):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
         for linear in (self.input_proj, self.output_proj):
@@ -88,7 +92,7 @@ class DCNv3(nn.Module):
 
     def sampling(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the depthwise branch (N, H_out, W_out, C), offsets (..., G*P*2) and mask logits (..., G*P)."""
-        features = self._features(x)
+        features = self.dw_act(self.dw_norm(self.dw_conv(x)))
         # one matrix product for both; they stay two parameters, since training recipes treat them differently
         weight = torch.cat((self.offset.weight, self.mask.weight))
         bias = torch.cat((self.offset.bias, self.mask.bias))
@@ -96,28 +100,40 @@ class DCNv3(nn.Module):
         offset, logits = F.linear(features, weight, bias).split(sizes, dim=-1)
         return features, offset, logits
 
-    def _features(self, x: Tensor) -> Tensor:
-        conv, norm, act = self.dw_conv, self.dw_norm, self.dw_act
-        kinds = (type(conv), type(norm), type(act))
-        fits = kinds == (ChannelsLastConv2d, nn.LayerNorm, nn.GELU) and self.backend in (None, "cpu")
-        if fits and fused.takes(x, conv, norm, act):
-            return fused.depthwise_norm_gelu(x, conv, norm)
-        return act(norm(conv(x)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) to (N, H_out, W_out, C)."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(N, H, W, C) to (N, H_out, W_out, C); ``residual``, of the shape of the output, is added to it."""
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels})")
-        values = self.input_proj(x)
-        features, offset, logits = self.sampling(x)
-        self._check_output_size(x, offset)
-        output = dcnv3_from_logits(values, offset, logits, self.geometry, self.backend)
+        features, values, output = self._sample_fused(x) if self._fuses(x) else self._sample(x)
         if self.center_feature_scale:
             scale = self.center_feature_scale_proj(features).sigmoid().to(output.dtype)
             grouped = (*output.shape[:3], self.geometry.groups, -1)
             blend = torch.lerp(output.reshape(grouped), values.to(output.dtype).reshape(grouped), scale.unsqueeze(-1))
             output = blend.reshape(output.shape)
-        return self.output_proj(output)
+        return fused.linear(output, self.output_proj, residual)
+
+    def _sample(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the depthwise branch, the projected input, and what the operator makes of them."""
+        features, offset, logits = self.sampling(x)
+        self._check_output_size(x, offset)
+        values = self.input_proj(x)
+        return features, values, dcnv3_from_logits(values, offset, logits, self.geometry, self.backend)
+
+    def _sample_fused(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for inference on the CPU, where joining two weights costs more than a second matrix product."""
+        features = fused.depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
+        offset, logits = F.linear(features, self.offset.weight), F.linear(features, self.mask.weight)
+        self._check_output_size(x, offset)
+        values = self.input_proj(x)  # last, so that it is still in the cache when it is sampled
+        biases = (self.offset.bias, self.mask.bias)
+        return features, values, cpu.forward(values, offset, logits, self.geometry, True, *biases)
+
+    def _fuses(self, x: Tensor) -> bool:
+        branch = (self.dw_conv, self.dw_norm, self.dw_act)
+        usual = tuple(map(type, branch)) == (ChannelsLastConv2d, nn.LayerNorm, nn.GELU)
+        if not usual or self.backend not in (None, "cpu") or not type(self.offset) is type(self.mask) is nn.Linear:
+            return False
+        return fused.takes(x, *branch, self.offset, self.mask) and x.shape[1] * x.shape[2] < 2**31
 
     def _check_output_size(self, x: Tensor, offset: Tensor) -> None:
         expected = self.geometry.output_size(x.shape[1], x.shape[2])
@@ -142,8 +158,8 @@ def _check_sizes(geometry: Geometry, dw_kernel: tuple[int, int], center_feature_
         dw_growth = 2 * ((dw_kernel[axis] - 1) // 2) - (dw_kernel[axis] - 1)
         if abs(growth - dw_growth) >= geometry.stride[axis]:
             raise ValueError(
-                f"with kernel_size={geometry.kernel_size}, padding={geometry.padding}, dilation={geometry.dilation} the "
-                f"{name} changes by {growth} before the stride, in the depthwise branch (kernel {dw_kernel}) by "
+                f"with kernel_size={geometry.kernel_size}, padding={geometry.padding}, dilation={geometry.dilation} "
+                f"the {name} changes by {growth} before the stride, in the depthwise branch (kernel {dw_kernel}) by "
                 f"{dw_growth}: their sizes never fit; the usual padding is dilation * (kernel_size - 1) // 2"
             )
         if center_feature_scale and (geometry.stride[axis] != 1 or growth != 0):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ..ops import fused
 from .activation import make_activation
 
-_SLICE = 1 << 18  # hidden values of a slice that stay in a core's cache: 1 MiB of float32
+_LARGE = 1 << 21  # hidden values, 8 MiB of float32: a map of this size leaves the cache between the two matrix products
+_SLICE = 1 << 19  # and is worked on in slices of this size
 
 
 class MLP(nn.Module):
@@ -22,22 +23,24 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden_channels, channels)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(..., channels) to the same shape; ``residual`` is added to the result."""
         if self._fuses(x):
-            return self._forward_in_slices(x)
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+            return self._forward_fused(x, residual)
+        x = self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        return x if residual is None else residual + x
 
     def _fuses(self, x: Tensor) -> bool:
-        if (type(self.fc1), type(self.act), type(self.fc2)) != (nn.Linear, nn.GELU, nn.Linear):
+        if not type(self.fc1) is type(self.fc2) is nn.Linear or type(self.act) is not nn.GELU:
             return False
         return not (self.training and self.drop.p) and fused.takes(x, self.fc1, self.act, self.fc2, self.drop)
 
-    def _forward_in_slices(self, x: Tensor) -> Tensor:
-        """Inference, a few rows at a time: the hidden map, four times the input, never leaves the cache."""
-        rows = x.reshape(-1, x.shape[-1])
-        output = torch.empty_like(rows)
-        height = max(1, _SLICE // self.fc1.out_features)
-        for inward, outward in zip(rows.split(height), output.split(height), strict=True):
-            hidden = fused.add_bias_gelu_(F.linear(inward, self.fc1.weight), self.fc1.bias)
-            torch.addmm(self.fc2.bias, hidden, self.fc2.weight.t(), out=outward)
-        return output.view(x.shape)
+    def _forward_fused(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        """For inference on the CPU; a large hidden map, four times the input, never exists as a whole."""
+        rows, hidden = x.reshape(-1, x.shape[-1]), self.fc1.out_features
+        start = torch.zeros_like(x) if residual is None else residual
+        output = (start + self.fc2.bias).contiguous()
+        height = len(rows) if len(rows) * hidden < _LARGE else max(1, _SLICE // hidden)
+        for inward, outward in zip(rows.split(height), output.view(rows.shape).split(height), strict=True):
+            outward.addmm_(fused.add_bias_gelu_(F.linear(inward, self.fc1.weight), self.fc1.bias), self.fc2.weight.t())
+        return output

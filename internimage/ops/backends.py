@@ -15,6 +15,6 @@ def available_backends(device: str | torch.device | None = None) -> dict[str, li
         device: where the tensors would be; the default is the current accelerator, else the CPU.
     """
     if device is None:
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        device = (torch.accelerator.is_available() and torch.accelerator.current_accelerator()) or "cpu"
     call = Call("dcnv3", (1, 8, 8, 16), torch.float32, torch.device(device).type, 1, needs_grad=True)
     return {backend.name: backend.why_not(call) for backend in dcnv3_op.BACKENDS}

@@ -18,7 +18,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def takes(x: Tensor, *modules: nn.Module) -> bool:
-    """Whether the fused passes may stand for ``modules`` on ``x``: plain inference on the CPU, one dtype, nobody watching."""
+    """Whether the fused passes may stand for ``modules`` on ``x``: plain inference on the CPU, nobody watching."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
         return False
     if x.device.type != "cpu" or x.dtype not in _DTYPES or torch.is_autocast_enabled("cpu"):
@@ -41,35 +41,48 @@ def _runs_here() -> bool:
 
 def add_bias_gelu_(x: Tensor, bias: Tensor) -> Tensor:
     """``gelu(x + bias)`` over the last axis, in place; ``x`` is contiguous."""
-    problem = _problem(_BIAS_GELU, x, x)
-    problem.bias = bias.data_ptr()
+    problem = _problem(_BIAS_GELU, x)
+    problem.output, problem.bias = x.data_ptr(), bias.data_ptr()
     native.library().internimage_fused(problem)
     return x
+
+
+def linear(x: Tensor, layer: nn.Linear, residual: Tensor | None = None) -> Tensor:
+    """``layer(x)``, plus ``residual``: where :func:`takes` allows, the matrix product starts from the residual."""
+    if residual is None:
+        return layer(x)
+    if type(layer) is not nn.Linear or not takes(x, layer):
+        return residual + layer(x)
+    output = (residual + layer.bias).contiguous()
+    output.view(-1, output.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), layer.weight.t())
+    return output
 
 
 def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tensor:
     """``gelu(norm(conv(x)))`` for a depthwise ``conv`` without dilation, (N, H, W, C) to (N, H_out, W_out, C)."""
     x = x.contiguous()
     n, h, w, c = x.shape
-    kernel, stride, padding = conv.kernel_size, conv.stride, conv.padding
-    h_out, w_out = ((size + 2 * p - k) // s + 1 for size, p, k, s in zip((h, w), padding, kernel, stride, strict=True))
-    output = x.new_empty(n, h_out, w_out, c)
-    weight = conv.weight.contiguous()
-    problem = _problem(_DEPTHWISE, x, output)
-    problem.rows, problem.h, problem.w, problem.h_out, problem.w_out = n * h_out, h, w, h_out, w_out
-    problem.kernel_h, problem.kernel_w = kernel
-    problem.stride_h, problem.stride_w = stride
-    problem.padding_h, problem.padding_w = padding
-    problem.weight, problem.bias = weight.data_ptr(), conv.bias.data_ptr()
+    problem = _problem(_DEPTHWISE, x)
+    problem.h, problem.w = h, w
+    problem.kernel_h, problem.kernel_w = conv.kernel_size
+    problem.stride_h, problem.stride_w = conv.stride
+    problem.padding_h, problem.padding_w = map(int, conv.padding)
+    problem.h_out = (h + 2 * problem.padding_h - problem.kernel_h) // problem.stride_h + 1
+    problem.w_out = (w + 2 * problem.padding_w - problem.kernel_w) // problem.stride_w + 1
+    problem.rows = n * problem.h_out
+    output = x.new_empty(n, problem.h_out, problem.w_out, c)
+    problem.output = output.data_ptr()
+    weight, bias = conv.weight.contiguous(), conv.bias
+    assert bias is not None
+    problem.weight, problem.bias = weight.data_ptr(), bias.data_ptr()
     problem.norm_weight, problem.norm_bias, problem.eps = norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps
     native.library().internimage_fused(problem)
     return output
 
 
-def _problem(kind: int, x: Tensor, output: Tensor) -> native.FusedProblem:
+def _problem(kind: int, x: Tensor) -> native.FusedProblem:
     return native.FusedProblem(
         input=x.data_ptr(),
-        output=output.data_ptr(),
         pass_=kind,
         storage=native.STORAGE[x.dtype],
         rows=x.numel() // x.shape[-1],

@@ -69,21 +69,21 @@ class Geometry:
         return self.kernel_size[0] * self.kernel_size[1] - int(self.remove_center)
 
     def tap_positions(self) -> list[tuple[int, int]]:
-        """The taps as ``(x, y)`` in dilated kernel coordinates, x-major: the order of the channels of offset and mask."""
+        """The taps as ``(x, y)`` in dilated kernel coordinates, x-major: as offset and mask have them."""
         kernel_h, kernel_w = self.kernel_size
         center = (kernel_w // 2, kernel_h // 2) if self.remove_center else None
         grid = [(i, j) for i in range(kernel_w) for j in range(kernel_h) if (i, j) != center]
         return [(i * self.dilation[1], j * self.dilation[0]) for i, j in grid]
 
     def half_extent(self) -> tuple[int, int]:
-        """Half of the dilated kernel, ``(height, width)``, rounded down: the point that ``offset_scale`` leaves in place."""
+        """Half of the dilated kernel, ``(height, width)``, rounded down: what ``offset_scale`` leaves in place."""
         return (
             self.dilation[0] * (self.kernel_size[0] - 1) // 2,
             self.dilation[1] * (self.kernel_size[1] - 1) // 2,
         )
 
     def origin(self) -> tuple[float, float]:
-        """Sampling position ``(y, x)`` of a tap at kernel coordinate 0 for output pixel (0, 0), without learned offset."""
+        """Where tap (0, 0) of output pixel (0, 0) samples without learned offset, ``(y, x)``."""
         half_h, half_w = self.half_extent()
         return (
             half_h - self.padding[0] - half_h * self.offset_scale,
@@ -91,7 +91,7 @@ class Geometry:
         )
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Output ``(height, width)`` for an input of that size; may be zero or negative when the kernel does not fit."""
+        """Output ``(height, width)`` for an input of that size; zero or negative when the kernel does not fit."""
         return tuple(  # type: ignore[return-value]
             (size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
             for size, pad, dilation, kernel, stride in zip(

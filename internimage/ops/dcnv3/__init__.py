@@ -90,7 +90,9 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 def _check(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry) -> None:
     for name, tensor in (("input", input), ("offset", offset), ("mask", mask)):
         if tensor.dim() != 4:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected four axes: (N, height, width, channels)")
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}, expected four axes: (N, height, width, channels)"
+            )
         if tensor.dtype not in _DTYPES:
             raise ValueError(f"{name} is {tensor.dtype}, expected float32, float64, float16 or bfloat16")
         if tensor.dtype != input.dtype or tensor.device != input.device:

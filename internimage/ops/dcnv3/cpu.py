@@ -23,9 +23,22 @@ def why_not(call: Call) -> list[str]:
     return reasons
 
 
-def forward(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool = False) -> Tensor:
-    """Shapes as in :func:`internimage.ops.dcnv3`; with ``softmax`` the mask holds logits."""
+def forward(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    geometry: Geometry,
+    softmax: bool = False,
+    offset_bias: Tensor | None = None,
+    mask_bias: Tensor | None = None,
+) -> Tensor:
+    """Shapes as in :func:`internimage.ops.dcnv3`; with ``softmax`` the mask holds logits.
+
+    ``offset_bias`` (G*P*2) and ``mask_bias`` (G*P), contiguous and of the same dtype, are added on the way.
+    """
     call = _Call(input, offset, mask, geometry, softmax)
+    if offset_bias is not None and mask_bias is not None:
+        call.problem.offset_bias, call.problem.mask_bias = offset_bias.data_ptr(), mask_bias.data_ptr()
     output = input.new_empty(*offset.shape[:3], input.shape[-1])
     call.problem.output = output.data_ptr()
     native.library().internimage_dcnv3_forward(call.problem)

@@ -57,7 +57,9 @@ def dcnv3_backward_op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     geometry = Geometry.from_args(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
-    return _by_name(backend).backward(grad_output, input, offset, mask, geometry, softmax)
+    run_backward = _by_name(backend).backward
+    assert run_backward is not None, backend  # plain PyTorch forms never come here
+    return run_backward(grad_output, input, offset, mask, geometry, softmax)
 
 
 @dcnv3_op.register_fake

@@ -26,7 +26,7 @@ class Dcnv3Problem(ctypes.Structure):
     """Mirrors ``struct Dcnv3Problem`` of ``problem.h``: pointers, sizes and geometry of one call."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("input", "offset", "mask", "output")),
+        *((name, ctypes.c_void_p) for name in ("input", "offset", "mask", "offset_bias", "mask_bias", "output")),
         *((name, ctypes.c_void_p) for name in ("grad_output", "grad_input", "grad_offset", "grad_mask")),
         *((name, ctypes.c_int64) for name in ("storage", "softmax", "remove_center")),
         *((name, ctypes.c_int64) for name in ("n", "h", "w", "h_out", "w_out", "groups", "depth")),
@@ -43,7 +43,10 @@ class FusedProblem(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("input", "output", "weight", "bias", "norm_weight", "norm_bias")),
         ("eps", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("pass_", "storage", "rows", "channels", "h", "w", "h_out", "w_out")),
-        *((name, ctypes.c_int64) for name in ("kernel_h", "kernel_w", "stride_h", "stride_w", "padding_h", "padding_w")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("kernel_h", "kernel_w", "stride_h", "stride_w", "padding_h", "padding_w")
+        ),
     ]
 
 

@@ -68,9 +68,19 @@ template <typename T> struct Dcnv3 {
     const Dcnv3Problem& p;
     const int64_t taps, channels;
     const Real scale;
+    const std::unique_ptr<Real[]> biases;  // of x, then y, then the mask, for each (group, tap); zeros where there are none
 
     explicit Dcnv3(const Dcnv3Problem& problem)
-        : p(problem), taps(problem.taps()), channels(problem.channels()), scale(Real(problem.offset_scale)) {}
+        : p(problem), taps(problem.taps()), channels(problem.channels()), scale(Real(problem.offset_scale)),
+          biases(new Real[problem.groups * problem.taps() * 3]()) {
+        const int64_t count = p.groups * taps;
+        const T *offset = static_cast<const T*>(p.offset_bias), *mask = static_cast<const T*>(p.mask_bias);
+        for (int64_t i = 0; offset != nullptr && i < count; ++i) {
+            biases[i] = widen(offset[2 * i]);
+            biases[count + i] = widen(offset[2 * i + 1]);
+        }
+        for (int64_t i = 0; mask != nullptr && i < count; ++i) biases[2 * count + i] = widen(mask[i]);
+    }
 
     // A tile for at most `groups` groups, as large as the nearest cache likes.
     Tile<Real> make_tile(int64_t groups) const {
@@ -102,16 +112,17 @@ template <typename T> struct Dcnv3 {
     // Positions, weights and validity of the lanes of groups [first, first + groups) at output pixels (y, x) to
     // (y, x + pixels - 1); `row` counts output pixels over all images.
     void locate(Tile<Real>& tile, int64_t row, int64_t y, int64_t x, int64_t pixels, int64_t first, int64_t groups) const {
-        const int64_t each = groups * taps, lanes = pixels * each;
+        const int64_t each = groups * taps, lanes = pixels * each, count = p.groups * taps;
+        const Real *bias_x = biases.get() + first * taps, *bias_y = bias_x + count, *bias_mask = bias_y + count;
         for (int64_t k = 0; k < pixels; ++k) {
             const T* offset = static_cast<const T*>(p.offset) + (row + k) * p.offset_row + first * taps * 2;
             const T* mask = static_cast<const T*>(p.mask) + (row + k) * p.mask_row + first * taps;
             Real *to_x = tile.offset_x + k * each, *to_y = tile.offset_y + k * each, *to_mask = tile.mask + k * each;
             for (int64_t i = 0; i < each; ++i) {
-                to_x[i] = widen(offset[2 * i]);
-                to_y[i] = widen(offset[2 * i + 1]);
+                to_x[i] = widen(offset[2 * i]) + bias_x[i];
+                to_y[i] = widen(offset[2 * i + 1]) + bias_y[i];
             }
-            for (int64_t i = 0; i < each; ++i) to_mask[i] = widen(mask[i]);
+            for (int64_t i = 0; i < each; ++i) to_mask[i] = widen(mask[i]) + bias_mask[i];
         }
         if (p.softmax) exponentials(tile.mask, pixels * groups);
 
