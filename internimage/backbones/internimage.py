@@ -96,7 +96,8 @@ class Block(nn.Module):
     def _half(self, x: Tensor, function, norm, gamma, res_post_norm) -> Tensor:
         """``x`` plus what ``function`` makes of it."""
         bare = gamma is None and res_post_norm is None and not self.post_norm
-        if bare and not (self.training and isinstance(self.drop_path, StochasticDepth)) and fused.takes(x, function):
+        drops = self.training and not isinstance(self.drop_path, nn.Identity)
+        if bare and not drops and fused.takes(x, function):
             return function(norm(x), residual=x)  # whose last matrix product starts from x
         branch = norm(function(x)) if self.post_norm else function(norm(x))
         if gamma is not None:

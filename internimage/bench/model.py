@@ -98,10 +98,10 @@ def operator(replacement: Callable[..., Tensor]) -> Iterator[list[int]]:
     made: list[int] = []
 
     def counted(
-        input: Tensor, offset: Tensor, logits: Tensor, geometry: Geometry, backend: str | None = None
+        input: Tensor, offset: Tensor, logits: Tensor, geometry: Geometry, backend: str | None = None, biases=None
     ) -> Tensor:
         made.append(1)
-        return replacement(input, offset, logits, geometry)
+        return replacement(input, offset, logits, geometry, biases)
 
     with mock.patch.object(deform_conv, "dcnv3_from_logits", counted):
         yield made
@@ -109,10 +109,12 @@ def operator(replacement: Callable[..., Tensor]) -> Iterator[list[int]]:
 
 def on(backend: str) -> Callable[..., Tensor]:
     """The core on a backend."""
-    return lambda input, offset, logits, geometry: dcnv3_from_logits(input, offset, logits, geometry, backend)
+    return lambda input, offset, logits, geometry, biases: dcnv3_from_logits(
+        input, offset, logits, geometry, backend, biases
+    )
 
 
-def free(input: Tensor, offset: Tensor, logits: Tensor, geometry: Geometry) -> Tensor:
+def free(input: Tensor, offset: Tensor, logits: Tensor, geometry: Geometry, biases=None) -> Tensor:
     """A core that costs nothing: its input, which has the shape of its output here."""
     return input
 

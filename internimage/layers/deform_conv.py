@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import fused
-from ..ops.dcnv3 import cpu, dcnv3_from_logits
+from ..ops.dcnv3 import dcnv3_from_logits
 from ..ops.geometry import Geometry, IntPair, as_pair
 from .activation import make_activation
 from .convolution import ChannelsLastConv2d
@@ -121,19 +121,20 @@ class DCNv3(nn.Module):
 
     def _sample_fused(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same for inference on the CPU, where joining two weights costs more than a second matrix product."""
+        assert isinstance(self.dw_norm, nn.LayerNorm)
         features = fused.depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
         offset, logits = F.linear(features, self.offset.weight), F.linear(features, self.mask.weight)
         self._check_output_size(x, offset)
         values = self.input_proj(x)  # last, so that it is still in the cache when it is sampled
         biases = (self.offset.bias, self.mask.bias)
-        return features, values, cpu.forward(values, offset, logits, self.geometry, True, *biases)
+        return features, values, dcnv3_from_logits(values, offset, logits, self.geometry, self.backend, biases)
 
     def _fuses(self, x: Tensor) -> bool:
         branch = (self.dw_conv, self.dw_norm, self.dw_act)
         usual = tuple(map(type, branch)) == (ChannelsLastConv2d, nn.LayerNorm, nn.GELU)
         if not usual or self.backend not in (None, "cpu") or not type(self.offset) is type(self.mask) is nn.Linear:
             return False
-        return fused.takes(x, *branch, self.offset, self.mask) and x.shape[1] * x.shape[2] < 2**31
+        return fused.takes(x, *branch, self.offset, self.mask)
 
     def _check_output_size(self, x: Tensor, offset: Tensor) -> None:
         expected = self.geometry.output_size(x.shape[1], x.shape[2])

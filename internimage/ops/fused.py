@@ -19,11 +19,11 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def takes(x: Tensor, *modules: nn.Module) -> bool:
     """Whether the fused passes may stand for ``modules`` on ``x``: plain inference on the CPU, nobody watching."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
+    if type(x) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
         return False
     if x.device.type != "cpu" or x.dtype not in _DTYPES or torch.is_autocast_enabled("cpu"):
         return False
-    return type(x) is Tensor and x.numel() > 0 and all(_is_plain(m, x.dtype) for m in modules) and _runs_here()
+    return x.numel() > 0 and all(_is_plain(m, x.dtype) for m in modules) and _runs_here()
 
 
 def _is_plain(module: nn.Module, dtype: torch.dtype) -> bool:

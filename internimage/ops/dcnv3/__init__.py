@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..dispatch import Call, choose
 from ..geometry import Geometry, IntPair
-from . import op, reference
+from . import cpu, op, reference
 
 
 def dcnv3(
@@ -53,10 +53,24 @@ def dcnv3(
 
 
 def dcnv3_from_logits(
-    input: Tensor, offset: Tensor, logits: Tensor, geometry: Geometry, backend: str | None = None
+    input: Tensor,
+    offset: Tensor,
+    logits: Tensor,
+    geometry: Geometry,
+    backend: str | None = None,
+    biases: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """:func:`dcnv3` with the softmax over the taps of each group inside: what the ``DCNv3`` module runs."""
-    return _dcnv3(input, offset, logits, geometry, softmax=True, backend=backend)
+    """:func:`dcnv3` with the softmax over the taps of each group inside: what the ``DCNv3`` module runs.
+
+    ``biases``, for inference only, (groups*P*2) and (groups*P), are added to offset and logits; the CPU kernel adds
+    them on the way.
+    """
+    if biases is None:
+        return _dcnv3(input, offset, logits, geometry, softmax=True, backend=backend)
+    call = Call("dcnv3", input.shape, input.dtype, input.device.type, geometry.groups, needs_grad=False)
+    if choose(op.BACKENDS, call, backend).name == "cpu":
+        return cpu.forward(input, offset, logits, geometry, True, *biases)
+    return _dcnv3(input, offset + biases[0], logits + biases[1], geometry, softmax=True, backend=backend)
 
 
 def _dcnv3(input, offset, mask, geometry, softmax, backend):
