@@ -80,10 +80,15 @@ struct Sizes {
 struct Call {
     Dcnv3Problem p{};
     std::unique_ptr<Buffer> input, offset, mask, grad_output;
+    std::unique_ptr<Buffer> offset_bias, mask_bias;  // both or none
     std::vector<bool> near_lattice;  // per tap: the offset gradient jumps within rounding
 
-    double offset_at(int64_t row, int64_t k) const { return offset->get(row * p.offset_row + k); }
-    double mask_at(int64_t row, int64_t k) const { return mask->get(row * p.mask_row + k); }
+    double offset_at(int64_t row, int64_t k) const {
+        return offset->get(row * p.offset_row + k) + (offset_bias ? offset_bias->get(k) : 0);
+    }
+    double mask_at(int64_t row, int64_t k) const {
+        return mask->get(row * p.mask_row + k) + (mask_bias ? mask_bias->get(k) : 0);
+    }
 };
 
 double any_offset(double spread) {
@@ -129,6 +134,11 @@ Call random_call(int64_t storage) {
         for (int64_t k = 0; k < lanes; ++k) {
             call.mask->set(row * p.mask_row + k, p.softmax ? large * normal() : real(-0.2, 1));
         }
+    }
+    if (coin(0.3)) {
+        call.offset_bias.reset(new Buffer(2 * lanes, storage)), call.mask_bias.reset(new Buffer(lanes, storage));
+        for (int64_t k = 0; k < 2 * lanes; ++k) call.offset_bias->set(k, double(whole(-2, 2)));  // exact in every type
+        for (int64_t k = 0; k < lanes; ++k) call.mask_bias->set(k, double(whole(-2, 2)) / 8);
     }
     for (int64_t i = 0; i < call.input->count; ++i) call.input->set(i, normal());
     for (int64_t i = 0; i < call.grad_output->count; ++i) call.grad_output->set(i, normal());
@@ -217,6 +227,7 @@ Result kernels(const Call& call) {
     Buffer output(rows * p.channels(), p.storage), grad_offset(2 * lanes, p.storage), grad_mask(lanes, p.storage);
     Buffer grad_input(call.input->count, p.storage == FLOAT64 ? FLOAT64 : FLOAT32, 0.0);
     p.input = call.input->data(), p.offset = call.offset->data(), p.mask = call.mask->data();
+    if (call.offset_bias) p.offset_bias = call.offset_bias->data(), p.mask_bias = call.mask_bias->data();
     p.grad_output = call.grad_output->data(), p.output = output.data();
     p.grad_input = grad_input.data(), p.grad_offset = grad_offset.data(), p.grad_mask = grad_mask.data();
     internimage_dcnv3_forward(&p);

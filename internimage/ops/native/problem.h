@@ -9,7 +9,7 @@ struct Dcnv3Problem {
     const void* input;        // (n, h, w, groups * depth)
     const void* offset;       // (n, h_out, w_out) rows of groups * taps * 2 values, offset_row apart
     const void* mask;         // (n, h_out, w_out) rows of groups * taps values, mask_row apart
-    const void* offset_bias;  // (groups * taps * 2), added to every row of offset; may be null, and is in the backward pass
+    const void* offset_bias;  // (groups * taps * 2), added to every row of offset; may be null
     const void* mask_bias;    // (groups * taps), likewise
     void* output;             // (n, h_out, w_out, groups * depth)
     const void* grad_output;  // like output
