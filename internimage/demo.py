@@ -8,11 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from .classifier import Classifier, Prediction, load
+from .classifier import Classifier, load
 from .data.pictures import read_picture
-from .demo_page import write_page
+from .demo_page import DemoPicture, write_page
 from .draw import draw_answer, save_picture
 from .draw_sampling import draw_sampling
 from .explain import sampling_points
@@ -20,21 +18,6 @@ from .explain import sampling_points
 PICTURES = Path(__file__).parent / "assets" / "demo"
 OUTPUT = Path("demo_output")
 STAGE, BLOCK = 2, -1  # of the drawings of where DCNv3 looks
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoPicture:
-    """One picture of the demo, what it shows and what the model says."""
-
-    name: str
-    truth: str
-    picture: Image.Image
-    prediction: Prediction
-
-    @property
-    def right(self) -> bool:
-        """Whether the best answer is the true one."""
-        return self.prediction.top == self.truth
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,21 +5,33 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from ._version import __version__
+from .classifier import Classifier, Prediction
 from .files import write_through
 
-if TYPE_CHECKING:
-    from .classifier import Classifier
-    from .demo import DemoPicture
-
 TEMPLATE = Path(__file__).parent / "assets" / "demo" / "page.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoPicture:
+    """One picture of the demo, what it shows and what the model says."""
+
+    name: str
+    truth: str
+    picture: Image.Image
+    prediction: Prediction
+
+    @property
+    def right(self) -> bool:
+        """Whether the best answer is the true one."""
+        return self.prediction.top == self.truth
 
 
 def write_page(

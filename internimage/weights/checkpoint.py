@@ -6,7 +6,6 @@ at a time, mapped from disk, so that a model of many shards never lies in memory
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +15,10 @@ import safetensors
 from torch import Tensor
 
 from . import catalog, hub
+from .folder import FOLDER_FILES, read_json
 from .inert import read_pickle
 from .report import WeightsError
 
-FOLDER_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 _WEIGHTS_UNDER = ("state_dict", "model", "module")
 _AVERAGES_UNDER = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "average")
 
@@ -225,14 +219,3 @@ def _without_pretraining_parts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         elif key.startswith("clip.classifier."):
             kept[key.replace("clip.classifier", "head")] = tensor
     return kept
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file; WeightsError when it holds none."""
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path} is no JSON file: {error}") from error
-    if not isinstance(contents, dict):
-        raise WeightsError(f"{path} holds {type(contents).__name__}, expected a JSON object")
-    return contents

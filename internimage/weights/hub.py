@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from . import catalog
+from .folder import FOLDER_FILES, read_json
 from .report import WeightsError
 
 _HUB_ADDRESS = re.compile(r"https?://[^/]+/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>[^?]+)")
@@ -79,8 +80,6 @@ def looks_like_repository(name: str) -> bool:
 
 def download_repository(repo: str) -> Path:
     """The folder with the weights of a Hugging Face repository, whole or in shards, and its ``config.json``."""
-    from .checkpoint import FOLDER_FILES, read_json
-
     found = next((path for name in FOLDER_FILES if (path := _try_fetch(repo, name)) is not None), None)
     if found is None:
         raise WeightsError(f"the repository {repo} holds none of {', '.join(FOLDER_FILES)}")
