@@ -68,8 +68,9 @@ class ClassificationRecipe(TrainingPlan):
 def internimage_femto() -> ClassificationRecipe:
     """The embedded model: Fashion-MNIST, 56x56 grey pixels, 55,000 pictures trained on and 5,000 held out.
 
-    Cost: TODO.
-    Result: TODO.
+    Cost: 55 minutes on 2 cores of a shared machine, about 93 seconds an epoch where nothing else ran.
+    Result: 93.44 % of the held-out and 93.11 % of the 10,000 test pictures, short of the 93.5 % aimed at. 95.6 % of a
+    sample of the training pictures were right.
     """
     return ClassificationRecipe(
         name="internimage_femto",
