@@ -24,7 +24,8 @@ TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 NETWORK = "<!-- needs the network -->"
 FENCE = re.compile(r"^(?P<before>[^\n]*)\n```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(match["language"], match["body"], match["before"] == NETWORK) for match in FENCE.finditer(TEXT)]
-INSTALLS = ("make demo", "pip install .")  # the packaging tests build and install; the demo has its own
+# the packaging tests build and install; the demo has its own test; `make test` is what runs this
+INSTALLS = ("make demo", "make test", "pip install .")
 COMMANDS = [
     line.partition("  #")[0].strip()
     for language, body, network in BLOCKS
