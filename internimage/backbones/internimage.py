@@ -96,15 +96,21 @@ class Block(nn.Module):
     def _half(self, x: Tensor, function, norm, gamma, res_post_norm) -> Tensor:
         """``x`` plus what ``function`` makes of it."""
         bare = gamma is None and res_post_norm is None and not self.post_norm
-        drops = self.training and not isinstance(self.drop_path, nn.Identity)
-        if bare and not drops and fused.takes(x, function):
-            return function(norm(x), residual=x)  # whose last matrix product starts from x
+        if bare and not self.training and _starts_from_residual(x, norm, function):
+            return function(*fused.norm_and_sum(x, norm, function.last.bias))
         branch = norm(function(x)) if self.post_norm else function(norm(x))
         if gamma is not None:
             branch = gamma * branch
         elif res_post_norm is not None and not self.post_norm:
             branch = res_post_norm(branch)
         return x + self.drop_path(branch)
+
+
+def _starts_from_residual(x: Tensor, norm: nn.Module, function: nn.Module) -> bool:
+    """Whether the last matrix product of ``function(norm(x))`` may be added to ``x`` plus its bias."""
+    if type(function) not in (DCNv3, MLP) or type(norm) is not nn.LayerNorm:
+        return False
+    return type(function.last) is nn.Linear and fused.takes(x, norm, function, function.last)
 
 
 class Level(nn.Module):

@@ -100,8 +100,17 @@ class DCNv3(nn.Module):
         offset, logits = F.linear(features, weight, bias).split(sizes, dim=-1)
         return features, offset, logits
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(N, H, W, C) to (N, H_out, W_out, C); ``residual``, of the shape of the output, is added to it."""
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that makes the output."""
+        return self.output_proj
+
+    def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """(N, H, W, C) to (N, H_out, W_out, C).
+
+        With ``start``, of the shape of the output, for inference where the fused passes run, the last matrix product is
+        added to it, in place of a bias; ``start`` is overwritten.
+        """
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels})")
         features, values, output = self._sample_fused(x) if self._fuses(x) else self._sample(x)
@@ -110,7 +119,9 @@ class DCNv3(nn.Module):
             grouped = (*output.shape[:3], self.geometry.groups, -1)
             blend = torch.lerp(output.reshape(grouped), values.to(output.dtype).reshape(grouped), scale.unsqueeze(-1))
             output = blend.reshape(output.shape)
-        return fused.linear(output, self.output_proj, residual)
+        if start is None:
+            return self.output_proj(output)
+        return fused.add_product_(start, output, self.output_proj.weight)
 
     def _sample(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the depthwise branch, the projected input, and what the operator makes of them."""
@@ -125,16 +136,19 @@ class DCNv3(nn.Module):
         features = fused.depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
         offset, logits = F.linear(features, self.offset.weight), F.linear(features, self.mask.weight)
         self._check_output_size(x, offset)
-        values = self.input_proj(x)  # last, so that it is still in the cache when it is sampled
-        biases = (self.offset.bias, self.mask.bias)
+        # last, so that it is still in the cache when it is sampled; the blend with the centre wants its bias at once
+        bias = None if self.center_feature_scale else self.input_proj.bias
+        values = self.input_proj(x) if bias is None else F.linear(x, self.input_proj.weight)
+        biases = (bias, self.offset.bias, self.mask.bias)
         return features, values, dcnv3_from_logits(values, offset, logits, self.geometry, self.backend, biases)
 
     def _fuses(self, x: Tensor) -> bool:
         branch = (self.dw_conv, self.dw_norm, self.dw_act)
         usual = tuple(map(type, branch)) == (ChannelsLastConv2d, nn.LayerNorm, nn.GELU)
-        if not usual or self.backend not in (None, "cpu") or not type(self.offset) is type(self.mask) is nn.Linear:
+        linears = (self.offset, self.mask, self.input_proj)
+        if not usual or self.backend not in (None, "cpu") or {*map(type, linears)} != {nn.Linear}:
             return False
-        return fused.takes(x, *branch, self.offset, self.mask)
+        return fused.takes(x, *branch, *linears)
 
     def _check_output_size(self, x: Tensor, offset: Tensor) -> None:
         expected = self.geometry.output_size(x.shape[1], x.shape[2])

@@ -23,23 +23,31 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden_channels, channels)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(..., channels) to the same shape; ``residual`` is added to the result."""
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that makes the output."""
+        return self.fc2
+
+    def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """(..., channels) to the same shape.
+
+        With ``start``, for inference where the fused passes run, the last matrix product is added to it, in place of a
+        bias; ``start`` is overwritten.
+        """
         if self._fuses(x):
-            return self._forward_fused(x, residual)
-        x = self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
-        return x if residual is None else residual + x
+            return self._forward_fused(x, start)
+        x = self.drop(self.act(self.fc1(x)))
+        return self.drop(self.fc2(x)) if start is None else fused.add_product_(start, x, self.fc2.weight)
 
     def _fuses(self, x: Tensor) -> bool:
         if not type(self.fc1) is type(self.fc2) is nn.Linear or type(self.act) is not nn.GELU:
             return False
         return not (self.training and self.drop.p) and fused.takes(x, self.fc1, self.act, self.fc2, self.drop)
 
-    def _forward_fused(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    def _forward_fused(self, x: Tensor, start: Tensor | None) -> Tensor:
         """For inference on the CPU; a large hidden map, four times the input, never exists as a whole."""
         rows, hidden = x.reshape(-1, x.shape[-1]), self.fc1.out_features
-        start = torch.zeros_like(x) if residual is None else residual
-        output = (start + self.fc2.bias).contiguous()
+        output = self.fc2.bias.expand(x.shape).clone(memory_format=torch.contiguous_format) if start is None else start
         height = len(rows) if len(rows) * hidden < _LARGE else max(1, _SLICE // hidden)
         for inward, outward in zip(rows.split(height), output.view(rows.shape).split(height), strict=True):
             outward.addmm_(fused.add_bias_gelu_(F.linear(inward, self.fc1.weight), self.fc1.bias), self.fc2.weight.t())

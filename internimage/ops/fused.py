@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import native
 
-_BIAS_GELU, _DEPTHWISE = range(2)
+_BIAS_GELU, _DEPTHWISE, _NORM = range(3)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -21,17 +21,20 @@ def takes(x: Tensor, *modules: nn.Module) -> bool:
     """Whether the fused passes may stand for ``modules`` on ``x``: plain inference on the CPU, nobody watching."""
     if type(x) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
         return False
-    if x.device.type != "cpu" or x.dtype not in _DTYPES or torch.is_autocast_enabled("cpu"):
+    if not x.is_cpu or x.dtype not in _DTYPES or torch.is_autocast_enabled("cpu") or not x.numel():
         return False
-    return x.numel() > 0 and all(_is_plain(m, x.dtype) for m in modules) and _runs_here()
+    return _are_plain(modules, x.dtype) and _runs_here()
 
 
-def _is_plain(module: nn.Module, dtype: torch.dtype) -> bool:
+def _are_plain(modules: tuple[nn.Module, ...], dtype: torch.dtype) -> bool:
     """No hooks, no adapter or quantised weight in place of the parameters."""
-    if module._forward_hooks or module._forward_pre_hooks:
-        return False
-    parameters = module._parameters.values()
-    return all(type(p) is nn.Parameter and p.dtype == dtype and p.device.type == "cpu" for p in parameters)
+    for module in modules:
+        if module._forward_hooks or module._forward_pre_hooks:
+            return False
+        for parameter in module._parameters.values():
+            if type(parameter) is not nn.Parameter or parameter.dtype is not dtype or not parameter.is_cpu:
+                return False
+    return True
 
 
 def _runs_here() -> bool:
@@ -47,14 +50,20 @@ def add_bias_gelu_(x: Tensor, bias: Tensor) -> Tensor:
     return x
 
 
-def linear(x: Tensor, layer: nn.Linear, residual: Tensor | None = None) -> Tensor:
-    """``layer(x)``, plus ``residual``: where :func:`takes` allows, the matrix product starts from the residual."""
-    if residual is None:
-        return layer(x)
-    if type(layer) is not nn.Linear or not takes(x, layer):
-        return residual + layer(x)
-    output = (residual + layer.bias).contiguous()
-    output.view(-1, output.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), layer.weight.t())
+def norm_and_sum(x: Tensor, norm: nn.LayerNorm, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """``norm(x)`` and ``x + bias`` over the last axis: what a residual branch begins with, and what it is added to."""
+    x = x.contiguous()
+    problem = _problem(_NORM, x)
+    output, sum = torch.empty_like(x), torch.empty_like(x)
+    problem.output, problem.sum, problem.bias = output.data_ptr(), sum.data_ptr(), bias.data_ptr()
+    problem.norm_weight, problem.norm_bias, problem.eps = norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps
+    native.library().internimage_fused(problem)
+    return output, sum
+
+
+def add_product_(output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Add ``x @ weight.T`` over the last axis to ``output``, in place; ``output`` is contiguous."""
+    output.view(-1, output.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
     return output
 
 

@@ -83,15 +83,16 @@ def internimage_femto() -> ClassificationRecipe:
         dark_background=True,
         subject="product photos",
         held_out=1 / 12,
-        epochs=30,
+        epochs=54,
         batch_size=64,
         lr=3e-3,
         warmup_epochs=1.0,
         weight_decay=0.05,
         clip_grad=5.0,
         ema_decay=0.999,
+        drop_path_rate=0.05,
         label_smoothing=0.1,
-        augmentation=Augmentation(shift=0.07, flip=True, erase=0.1),
+        augmentation=Augmentation(shift=0.07, zoom=0.05, flip=True, erase=0.25),
         stored_dtype="float16",
     )
 

@@ -74,7 +74,7 @@ def test_a_wrong_operator_stops_before_timing(exact, network, monkeypatch):
 
 
 def test_layers_that_no_longer_call_the_operator_are_noticed(network, monkeypatch):
-    monkeypatch.setattr(DCNv3, "forward", lambda self, x, residual=None: x)
+    monkeypatch.setattr(DCNv3, "forward", lambda self, x, start=None: x)
     with torch.inference_mode(), pytest.raises(Disagreement, match=r"0 of \d+ operators were replaced"):
         model.gate(network, torch.randn(1, 3, 32, 32), exact=False)
 

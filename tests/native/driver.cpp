@@ -81,6 +81,7 @@ struct Call {
     Dcnv3Problem p{};
     std::unique_ptr<Buffer> input, offset, mask, grad_output;
     std::unique_ptr<Buffer> offset_bias, mask_bias;  // both or none
+    std::unique_ptr<Buffer> input_bias;              // used by the forward pass alone
     std::vector<bool> near_lattice;  // per tap: the offset gradient jumps within rounding
 
     double offset_at(int64_t row, int64_t k) const {
@@ -140,6 +141,10 @@ Call random_call(int64_t storage) {
         for (int64_t k = 0; k < 2 * lanes; ++k) call.offset_bias->set(k, double(whole(-2, 2)));  // exact in every type
         for (int64_t k = 0; k < lanes; ++k) call.mask_bias->set(k, double(whole(-2, 2)) / 8);
     }
+    if (p.softmax && coin(0.3)) {
+        call.input_bias.reset(new Buffer(p.channels(), storage));
+        for (int64_t c = 0; c < p.channels(); ++c) call.input_bias->set(c, normal());
+    }
     for (int64_t i = 0; i < call.input->count; ++i) call.input->set(i, normal());
     for (int64_t i = 0; i < call.grad_output->count; ++i) call.grad_output->set(i, normal());
     return call;
@@ -166,6 +171,8 @@ void naive_group(Call& call, int64_t row, int64_t g, Result& result, Sizes& size
     Numbers of_mask(taps, 0.0);
     Numbers output_size(p.depth, 0.0);
     double all_grads = 0;
+    auto bias_at = [&](int64_t d) { return call.input_bias ? call.input_bias->get(g * p.depth + d) : 0; };
+    for (int64_t d = 0; d < p.depth; ++d) output_size[d] = 2 * std::fabs(bias_at(d));
     for (int64_t d = 0; d < p.depth; ++d) all_grads += std::fabs(call.grad_output->get(row * channels + g * p.depth + d));
     int64_t t = -1;
     for (int64_t i = 0; i < p.kernel_w; ++i) {
@@ -188,7 +195,7 @@ void naive_group(Call& call, int64_t row, int64_t g, Result& result, Sizes& size
                     const int64_t from = ((image * p.h + line) * p.w + column) * channels + g * p.depth + d;
                     const int64_t to = row * channels + g * p.depth + d;
                     const double value = call.input->get(from), grad = call.grad_output->get(to);
-                    result.output[to] += weights[t] * share_x * share_y * value;
+                    result.output[to] += weights[t] * share_x * share_y * (value + bias_at(d));
                     output_size[d] += std::fabs(weights[t] * value);
                     result.grad_input[from] += weights[t] * share_x * share_y * grad;
                     of_mask[t] += share_x * share_y * value * grad;
@@ -228,6 +235,7 @@ Result kernels(const Call& call) {
     Buffer grad_input(call.input->count, p.storage == FLOAT64 ? FLOAT64 : FLOAT32, 0.0);
     p.input = call.input->data(), p.offset = call.offset->data(), p.mask = call.mask->data();
     if (call.offset_bias) p.offset_bias = call.offset_bias->data(), p.mask_bias = call.mask_bias->data();
+    if (call.input_bias) p.input_bias = call.input_bias->data();
     p.grad_output = call.grad_output->data(), p.output = output.data();
     p.grad_input = grad_input.data(), p.grad_offset = grad_offset.data(), p.grad_mask = grad_mask.data();
     internimage_dcnv3_forward(&p);
@@ -297,12 +305,51 @@ void check_bias_gelu(int64_t storage, const std::vector<const char*>& levels) {
     }
 }
 
+// Layer norm of one pixel's channels.
+void naive_norm(Numbers& values, double eps, const Buffer& weight, const Buffer& bias) {
+    double mean = 0, variance = 0;
+    for (double value : values) mean += value / double(values.size());
+    for (double value : values) variance += (value - mean) * (value - mean) / double(values.size());
+    for (size_t c = 0; c < values.size(); ++c) {
+        values[c] = (values[c] - mean) / std::sqrt(variance + eps) * weight.get(int64_t(c)) + bias.get(int64_t(c));
+    }
+}
+
+void check_norm(int64_t storage, const std::vector<const char*>& levels) {
+    const int64_t rows = whole(0, 5), channels = whole(2, 70);
+    Buffer input(rows * channels, storage), bias(channels, storage), norm_weight(channels, storage), norm_bias(channels, storage);
+    for (Buffer* buffer : {&input, &bias, &norm_weight, &norm_bias}) {
+        for (int64_t i = 0; i < buffer->count; ++i) buffer->set(i, normal());
+    }
+    Numbers want, want_sum;
+    for (int64_t row = 0; row < rows; ++row) {
+        Numbers values(channels);
+        for (int64_t c = 0; c < channels; ++c) {
+            values[c] = input.get(row * channels + c);
+            want_sum.push_back(values[c] + bias.get(c));
+        }
+        naive_norm(values, 1e-6, norm_weight, norm_bias);
+        want.insert(want.end(), values.begin(), values.end());
+    }
+    for (const char* name : levels) {
+        internimage_set_instruction_set(name);
+        Buffer output(input.count, storage), sum(input.count, storage);
+        FusedProblem p{};
+        p.pass = NORM, p.storage = storage, p.rows = rows, p.channels = channels, p.eps = 1e-6;
+        p.input = input.data(), p.output = output.data(), p.sum = sum.data(), p.bias = bias.data();
+        p.norm_weight = norm_weight.data(), p.norm_bias = norm_bias.data();
+        internimage_fused(&p);
+        const std::string where = std::string(name) + " storage " + std::to_string(storage);
+        compare("norm", output.numbers(), want, tolerance_of(storage) * 30, where);
+        compare("norm sum", sum.numbers(), want_sum, tolerance_of(storage) * 10, where);
+    }
+}
+
 // Convolution of one output pixel, layer norm over its channels, GELU.
 Numbers naive_depthwise(const FusedProblem& p, const Buffer& input, const Buffer& weight, const Buffer& bias,
                         const Buffer& norm_weight, const Buffer& norm_bias, int64_t line, int64_t x) {
     const int64_t image = line / p.h_out, y = line % p.h_out;
     Numbers values(p.channels);
-    double mean = 0, variance = 0;
     for (int64_t c = 0; c < p.channels; ++c) {
         values[c] = bias.get(c);
         for (int64_t j = 0; j < p.kernel_h; ++j) {
@@ -313,12 +360,9 @@ Numbers naive_depthwise(const FusedProblem& p, const Buffer& input, const Buffer
                              input.get(((image * p.h + row) * p.w + column) * p.channels + c);
             }
         }
-        mean += values[c] / double(p.channels);
     }
-    for (double value : values) variance += (value - mean) * (value - mean) / double(p.channels);
-    for (int64_t c = 0; c < p.channels; ++c) {
-        values[c] = gelu((values[c] - mean) / std::sqrt(variance + p.eps) * norm_weight.get(c) + norm_bias.get(c));
-    }
+    naive_norm(values, p.eps, norm_weight, norm_bias);
+    for (double& value : values) value = gelu(value);
     return values;
 }
 
@@ -379,8 +423,8 @@ int main(int argc, char** argv) {
         internimage_set_parallel_for(round % 4 == 0 ? reinterpret_cast<void*>(on_threads) : nullptr);
         for (int64_t storage : {FLOAT32, FLOAT64, BFLOAT16, FLOAT16}) {
             check_dcnv3(storage, levels);
-            if (storage != FLOAT64) check_bias_gelu(storage, levels), check_depthwise(storage, levels);
-            calls += int64_t(levels.size()) * (storage == FLOAT64 ? 1 : 3);
+            if (storage != FLOAT64) check_bias_gelu(storage, levels), check_norm(storage, levels), check_depthwise(storage, levels);
+            calls += int64_t(levels.size()) * (storage == FLOAT64 ? 1 : 4);
         }
     }
     std::printf("%lld calls on", (long long)calls);

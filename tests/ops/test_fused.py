@@ -84,6 +84,26 @@ def test_bias_and_gelu(level, channels, dtype):
     assert_close(fused.add_bias_gelu_(x.clone(), bias), want, "fused pass")
 
 
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE, ids=str)
+@pytest.mark.parametrize("channels", [2, 7, 16, 48, 65])
+def test_norm_and_sum(level, channels, dtype):
+    _, norm = depthwise_branch(channels, (1, 1), (1, 1), dtype)
+    x, bias = normal(2, 3, 4, channels).to(dtype), normal(channels, seed=1).to(dtype)
+    normed, summed = fused.norm_and_sum(x, norm, bias)
+    assert normed.dtype == summed.dtype == dtype
+    assert_close(normed, copy.deepcopy(norm).double()(x.double()).detach(), "fused pass")
+    assert_close(summed, x.double() + bias.double(), "fused pass")
+
+
+def test_a_convolution_of_few_patches():
+    conv = ChannelsLastConv2d(6, 100, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2))
+    x = normal(2, 5, 4, 6).float()
+    assert conv._has_few_patches(x)
+    with torch.no_grad():
+        got = conv(x)
+    assert_close(got, copy.deepcopy(conv).double()(x.double()).detach(), "module")
+
+
 def test_gelu_is_exact_over_its_whole_range(level):
     x = torch.cat((torch.linspace(-9, 9, 20001), torch.tensor([0.0, -0.0, 1e30, -1e30, 1e-30])))
     got = fused.add_bias_gelu_(x.clone().unsqueeze(-1), torch.zeros(1)).squeeze(-1).double()

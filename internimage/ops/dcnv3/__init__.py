@@ -58,19 +58,22 @@ def dcnv3_from_logits(
     logits: Tensor,
     geometry: Geometry,
     backend: str | None = None,
-    biases: tuple[Tensor, Tensor] | None = None,
+    biases: cpu.Biases | None = None,
 ) -> Tensor:
     """:func:`dcnv3` with the softmax over the taps of each group inside: what the ``DCNv3`` module runs.
 
-    ``biases``, for inference only, (groups*P*2) and (groups*P), are added to offset and logits; the CPU kernel adds
-    them on the way.
+    ``biases``, for inference only, are added to input (C), offset (groups*P*2) and logits (groups*P), each where it is
+    not None; the CPU kernel adds them on the way.
     """
     if biases is None:
         return _dcnv3(input, offset, logits, geometry, softmax=True, backend=backend)
     call = Call("dcnv3", input.shape, input.dtype, input.device.type, geometry.groups, needs_grad=False)
     if choose(op.BACKENDS, call, backend).name == "cpu":
-        return cpu.forward(input, offset, logits, geometry, True, *biases)
-    return _dcnv3(input, offset + biases[0], logits + biases[1], geometry, softmax=True, backend=backend)
+        return cpu.forward(input, offset, logits, geometry, True, biases)
+    input, offset, logits = (
+        tensor if bias is None else tensor + bias for tensor, bias in zip((input, offset, logits), biases, strict=True)
+    )
+    return _dcnv3(input, offset, logits, geometry, softmax=True, backend=backend)
 
 
 def _dcnv3(input, offset, mask, geometry, softmax, backend):

@@ -9,6 +9,8 @@ from .. import native
 from ..dispatch import Call
 from ..geometry import Geometry
 
+Biases = tuple[Tensor | None, Tensor | None, Tensor | None]
+
 
 def why_not(call: Call) -> list[str]:
     """Reasons to refuse ``call``."""
@@ -29,16 +31,16 @@ def forward(
     mask: Tensor,
     geometry: Geometry,
     softmax: bool = False,
-    offset_bias: Tensor | None = None,
-    mask_bias: Tensor | None = None,
+    biases: Biases = (None, None, None),
 ) -> Tensor:
     """Shapes as in :func:`internimage.ops.dcnv3`; with ``softmax`` the mask holds logits.
 
-    ``offset_bias`` (G*P*2) and ``mask_bias`` (G*P), contiguous and of the same dtype, are added on the way.
+    With ``softmax``, ``biases`` of input (C), offset (G*P*2) and mask (G*P), contiguous and of the same dtype, are
+    added on the way.
     """
     call = _Call(input, offset, mask, geometry, softmax)
-    if offset_bias is not None and mask_bias is not None:
-        call.problem.offset_bias, call.problem.mask_bias = offset_bias.data_ptr(), mask_bias.data_ptr()
+    for name, bias in zip(("input_bias", "offset_bias", "mask_bias"), biases, strict=True):
+        setattr(call.problem, name, None if bias is None else bias.data_ptr())
     output = input.new_empty(*offset.shape[:3], input.shape[-1])
     call.problem.output = output.data_ptr()
     native.library().internimage_dcnv3_forward(call.problem)

@@ -26,7 +26,8 @@ class Dcnv3Problem(ctypes.Structure):
     """Mirrors ``struct Dcnv3Problem`` of ``problem.h``: pointers, sizes and geometry of one call."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("input", "offset", "mask", "offset_bias", "mask_bias", "output")),
+        *((name, ctypes.c_void_p) for name in ("input", "offset", "mask")),
+        *((name, ctypes.c_void_p) for name in ("input_bias", "offset_bias", "mask_bias", "output")),
         *((name, ctypes.c_void_p) for name in ("grad_output", "grad_input", "grad_offset", "grad_mask")),
         *((name, ctypes.c_int64) for name in ("storage", "softmax", "remove_center")),
         *((name, ctypes.c_int64) for name in ("n", "h", "w", "h_out", "w_out", "groups", "depth")),
@@ -40,7 +41,8 @@ class FusedProblem(ctypes.Structure):
     """Mirrors ``struct FusedProblem`` of ``problem.h``: one fused pass for inference."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("input", "output", "weight", "bias", "norm_weight", "norm_bias")),
+        *((name, ctypes.c_void_p) for name in ("input", "output", "sum", "weight", "bias")),
+        *((name, ctypes.c_void_p) for name in ("norm_weight", "norm_bias")),
         ("eps", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("pass_", "storage", "rows", "channels", "h", "w", "h_out", "w_out")),
         *(

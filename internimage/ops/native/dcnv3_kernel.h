@@ -69,10 +69,13 @@ template <typename T> struct Dcnv3 {
     const int64_t taps, channels;
     const Real scale;
     const std::unique_ptr<Real[]> biases;  // of x, then y, then the mask, for each (group, tap); zeros where there are none
+    // What the corners outside the map are read as: zeros; or minus the input's bias, which is then added once at the end:
+    // the weights of all corners of a group, inside or not, add up to one.
+    const std::unique_ptr<T[]> outside;
 
     explicit Dcnv3(const Dcnv3Problem& problem)
         : p(problem), taps(problem.taps()), channels(problem.channels()), scale(Real(problem.offset_scale)),
-          biases(new Real[problem.groups * problem.taps() * 3]()) {
+          biases(new Real[problem.groups * problem.taps() * 3]()), outside(new T[problem.channels()]()) {
         const int64_t count = p.groups * taps;
         const T *offset = static_cast<const T*>(p.offset_bias), *mask = static_cast<const T*>(p.mask_bias);
         for (int64_t i = 0; offset != nullptr && i < count; ++i) {
@@ -80,6 +83,8 @@ template <typename T> struct Dcnv3 {
             biases[count + i] = widen(offset[2 * i + 1]);
         }
         for (int64_t i = 0; mask != nullptr && i < count; ++i) biases[2 * count + i] = widen(mask[i]);
+        const T* input = static_cast<const T*>(p.input_bias);
+        for (int64_t c = 0; input != nullptr && c < channels; ++c) narrow(-widen(input[c]), outside[c]);
     }
 
     // A tile for at most `groups` groups, as large as the nearest cache likes.
@@ -218,7 +223,8 @@ template <typename T> struct Dcnv3 {
                 for (int64_t k = 0; k < pixels; ++k) {
                     for (int64_t g = 0; g < groups; ++g) {
                         const int64_t lane = (k * groups + g) * taps, channel = (first + g) * p.depth;
-                        gather(tile, lane, share_of(tile, lane), input + channel, output + k * channels + channel);
+                        gather(tile, lane, share_of(tile, lane), input + channel, outside.get() + channel,
+                               output + k * channels + channel);
                     }
                 }
             }
@@ -227,21 +233,20 @@ template <typename T> struct Dcnv3 {
     }
 
     // The weighted sum of one group's samples, in strips of channels from wide to narrow.
-    void gather(const Tile<Real>& tile, int64_t lane, Real share, const T* input, T* output) const {
+    void gather(const Tile<Real>& tile, int64_t lane, Real share, const T* input, const T* beyond, T* output) const {
         int64_t c = 0;
-        for (; p.depth - c >= 32; c += 32) gather_strip<32>(tile, lane, share, input + c, output + c);
-        if (p.depth - c >= 16) gather_strip<16>(tile, lane, share, input + c, output + c), c += 16;
-        if (p.depth - c >= 8) gather_strip<8>(tile, lane, share, input + c, output + c), c += 8;
-        if (p.depth - c >= 4) gather_strip<4>(tile, lane, share, input + c, output + c), c += 4;
-        for (; c < p.depth; ++c) gather_strip<1>(tile, lane, share, input + c, output + c);
+        for (; p.depth - c >= 32; c += 32) gather_strip<32>(tile, lane, share, input + c, beyond + c, output + c);
+        if (p.depth - c >= 16) gather_strip<16>(tile, lane, share, input + c, beyond + c, output + c), c += 16;
+        if (p.depth - c >= 8) gather_strip<8>(tile, lane, share, input + c, beyond + c, output + c), c += 8;
+        if (p.depth - c >= 4) gather_strip<4>(tile, lane, share, input + c, beyond + c, output + c), c += 4;
+        for (; c < p.depth; ++c) gather_strip<1>(tile, lane, share, input + c, beyond + c, output + c);
     }
 
     template <int STRIP>
-    INLINE void gather_strip(const Tile<Real>& tile, int64_t lane, Real share, const T* input, T* output) const {
+    INLINE void gather_strip(const Tile<Real>& tile, int64_t lane, Real share, const T* input, const T* beyond, T* output) const {
         constexpr int L = STRIP < WIDTH ? STRIP : WIDTH, BLOCKS = STRIP / L;
         const int64_t to_right = channels, to_lower = p.w * channels;
         const int64_t step[4] = {0, to_right, to_lower, to_lower + to_right};
-        alignas(64) static const T zeros[STRIP] = {};
         constexpr int CHAINS = BLOCKS == 1 ? 4 : BLOCKS == 2 ? 2 : 1;  // sums in parallel, as far as registers go
         Pack<Real, L> sums[CHAINS][BLOCKS] = {};
         for (int64_t i = lane; i < lane + taps; ++i) {
@@ -255,9 +260,9 @@ template <typename T> struct Dcnv3 {
                     sums[2 % CHAINS][b] += w2 * load<L>(corner + to_lower + b * L);
                     sums[3 % CHAINS][b] += w3 * load<L>(corner + to_lower + to_right + b * L);
                 }
-            } else {  // corners outside the map are read from a row of zeros, which costs less than a branch each
+            } else {  // corners outside the map are read from a row of their own, which costs less than a branch each
                 for (int k = 0; k < 4; ++k) {
-                    const T* from = corners >> k & 1 ? corner + step[k] : zeros;
+                    const T* from = corners >> k & 1 ? corner + step[k] : beyond;
                     for (int b = 0; b < BLOCKS; ++b) sums[k % CHAINS][b] += tile.weight[k][i] * load<L>(from + b * L);
                 }
             }
@@ -265,7 +270,7 @@ template <typename T> struct Dcnv3 {
         Pack<Real, L> sum[BLOCKS] = {};
         for (int b = 0; b < BLOCKS; ++b) {
             for (int chain = 0; chain < CHAINS; ++chain) sum[b] += sums[chain][b];
-            sum[b] *= share;
+            sum[b] = sum[b] * share - load<L>(beyond + b * L);
         }
         if constexpr (std::is_same<T, Real>::value) {
             for (int b = 0; b < BLOCKS; ++b) store<L, Real>(output + b * L, sum[b]);

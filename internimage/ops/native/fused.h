@@ -24,10 +24,14 @@ template <int L> INLINE Pack<float, L> gelu_of(Pack<float, L> x) {
     return 0.5f * x * (1.0f + erf_of<L>(x * 0.70710678f));
 }
 
-INLINE float sum_of(const float* values) {
-    float sum = 0;
-    for (int i = 0; i < LANES; ++i) sum += values[i];
-    return sum;
+// The sum of one register's lanes, by halves: a running sum would wait for itself at every lane.
+INLINE float sum_of(Pack<float, LANES> pack) {
+    float lanes[LANES];
+    store<LANES, float>(lanes, pack);
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    }
+    return lanes[0];
 }
 
 // Rows of numbers with room behind the last one: everything works on whole registers.
@@ -55,11 +59,9 @@ struct Rows {
 // Layer normalisation of one row: mean and variance over the channels, then weight and bias.
 INLINE void normalise(float* values, const Rows& weight, const Rows& bias, float eps) {
     const int64_t channels = weight.channels, whole = channels / LANES * LANES;
-    float lanes[LANES];
     Pack<float, LANES> sum = {};
     for (int64_t c = 0; c < whole; c += LANES) sum += load<LANES>(values + c);
-    store<LANES, float>(lanes, sum);
-    float total = sum_of(lanes);
+    float total = sum_of(sum);
     for (int64_t c = whole; c < channels; ++c) total += values[c];
     const float mean = total / float(channels);
     Pack<float, LANES> squares = {};
@@ -67,8 +69,7 @@ INLINE void normalise(float* values, const Rows& weight, const Rows& bias, float
         const Pack<float, LANES> centred = load<LANES>(values + c) - mean;
         squares += centred * centred;
     }
-    store<LANES, float>(lanes, squares);
-    total = sum_of(lanes);
+    total = sum_of(squares);
     for (int64_t c = whole; c < channels; ++c) total += (values[c] - mean) * (values[c] - mean);
     const float scale = 1.0f / std::sqrt(total / float(channels) + eps);
     for (int64_t c = 0; c < weight.padded; c += LANES) {
@@ -86,6 +87,24 @@ template <typename T> void bias_gelu_rows(int64_t begin, int64_t end, void* cont
         for (int64_t c = 0; c < row.padded; c += LANES) {
             store<LANES, float>(row.at(0) + c, gelu_of<LANES>(load<LANES>(row.at(0) + c) + load<LANES>(bias.at(0) + c)));
         }
+        row.write(0, static_cast<T*>(p.output) + r * p.channels);
+    }
+}
+
+// Layer norm of each row, and beside it the row plus a bias.
+template <typename T> void norm_rows(int64_t begin, int64_t end, void* context) {
+    const auto& p = *static_cast<const FusedProblem*>(context);
+    Rows row(1, p.channels), sum(1, p.channels), bias(1, p.channels), norm_weight(1, p.channels), norm_bias(1, p.channels);
+    bias.read(0, static_cast<const T*>(p.bias));
+    norm_weight.read(0, static_cast<const T*>(p.norm_weight));
+    norm_bias.read(0, static_cast<const T*>(p.norm_bias));
+    for (int64_t r = begin; r < end; ++r) {
+        row.read(0, static_cast<const T*>(p.input) + r * p.channels);
+        for (int64_t c = 0; c < row.padded; c += LANES) {
+            store<LANES, float>(sum.at(0) + c, load<LANES>(row.at(0) + c) + load<LANES>(bias.at(0) + c));
+        }
+        sum.write(0, static_cast<T*>(p.sum) + r * p.channels);
+        normalise(row.at(0), norm_weight, norm_bias, float(p.eps));
         row.write(0, static_cast<T*>(p.output) + r * p.channels);
     }
 }
@@ -162,9 +181,10 @@ template <typename T> void depthwise_lines(int64_t begin, int64_t end, void* con
 
 // Passes in the order of enum Pass, storage types in the order of enum Storage without float64.
 inline Range fused_of(int64_t pass, int64_t storage) {
-    static const Range table[2][3] = {
+    static const Range table[3][3] = {
         {bias_gelu_rows<float>, bias_gelu_rows<BFloat16>, bias_gelu_rows<Float16>},
         {depthwise_lines<float>, depthwise_lines<BFloat16>, depthwise_lines<Float16>},
+        {norm_rows<float>, norm_rows<BFloat16>, norm_rows<Float16>},
     };
     return table[pass][storage == FLOAT32 ? 0 : storage - 1];
 }

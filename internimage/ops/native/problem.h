@@ -9,6 +9,7 @@ struct Dcnv3Problem {
     const void* input;        // (n, h, w, groups * depth)
     const void* offset;       // (n, h_out, w_out) rows of groups * taps * 2 values, offset_row apart
     const void* mask;         // (n, h_out, w_out) rows of groups * taps values, mask_row apart
+    const void* input_bias;   // (groups * depth), added to every pixel of input; may be null; needs softmax
     const void* offset_bias;  // (groups * taps * 2), added to every row of offset; may be null
     const void* mask_bias;    // (groups * taps), likewise
     void* output;             // (n, h_out, w_out, groups * depth)
@@ -30,13 +31,14 @@ struct Dcnv3Problem {
     int64_t channels() const { return groups * depth; }
 };
 
-enum Pass : int64_t { BIAS_GELU = 0, DEPTHWISE = 1 };
+enum Pass : int64_t { BIAS_GELU = 0, DEPTHWISE = 1, NORM = 2 };
 
 // One of the fused passes for inference; fields that a pass does not need stay zero.
 struct FusedProblem {
     const void* input;                    // rows of channels; for DEPTHWISE (n, h, w, channels)
     void* output;                         // rows of channels; may be the input, but for DEPTHWISE
-    const void *weight, *bias;            // DEPTHWISE: (channels, kernel_h, kernel_w) and (channels); BIAS_GELU: the bias
+    void* sum;                            // NORM: rows of channels, input + bias
+    const void *weight, *bias;            // DEPTHWISE: (channels, kernel_h, kernel_w) and (channels); others: the bias
     const void *norm_weight, *norm_bias;  // (channels)
     double eps;
     int64_t pass, storage;
