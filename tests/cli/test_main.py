@@ -16,6 +16,11 @@ def test_version(internimage):
     assert internimage("--version").out == f"internimage {__version__}\n"
 
 
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "internimage", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("internimage "), done
+
+
 def test_help_lists_every_verb(internimage):
     got = internimage("--help")
     assert got.code == 0

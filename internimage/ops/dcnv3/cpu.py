@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import native
 from ..dispatch import Call
 from ..geometry import Geometry
+from ..layout import as_rows
 
 Biases = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -67,7 +68,7 @@ class _Call:
     """The problem as the kernels want it, and the tensors it points to, which must outlive the call."""
 
     def __init__(self, input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool) -> None:
-        self.input, self.offset, self.mask = input.contiguous(), _rows(offset), _rows(mask)
+        self.input, self.offset, self.mask = input.contiguous(), as_rows(offset), as_rows(mask)
         n, h, w, c = input.shape
         _, h_out, w_out, _ = offset.shape
         origin_y, origin_x = geometry.origin()
@@ -97,9 +98,3 @@ class _Call:
             origin_x=origin_x,
             offset_scale=geometry.offset_scale,
         )
-
-
-def _rows(tensor: Tensor) -> Tensor:
-    """(N, H, W, C) as (N*H*W, C) with packed channels; a slice of the channels of a packed tensor is not copied."""
-    rows = tensor.flatten(0, 2)
-    return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()

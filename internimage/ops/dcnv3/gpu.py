@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..dispatch import Call, constant_while_tracing
 from ..geometry import Geometry
+from ..layout import as_rows
 
 
 def why_not(call: Call) -> list[str]:
@@ -67,7 +68,7 @@ def forward(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, sof
     output = input.new_empty(*offset.shape[:3], input.shape[-1])
     if output.numel() == 0:
         return output
-    input, offset, mask = input.contiguous(), _rows(offset), _rows(mask)
+    input, offset, mask = input.contiguous(), as_rows(offset), as_rows(mask)
     sizes, constants = arguments(input, offset, mask, output.shape, geometry, softmax)
     setting = kernels.forward_setting(constants["D"], geometry.taps)
     launch = kernels.forward_kernel[_grid(sizes, setting)]
@@ -87,7 +88,7 @@ def backward(
     if grad_output.numel() == 0:
         return grad_input.to(input.dtype), grad_offset.zero_(), grad_mask.zero_()
     _alert_not_deterministic()
-    grad_output, input, offset, mask = grad_output.contiguous(), input.contiguous(), _rows(offset), _rows(mask)
+    grad_output, input, offset, mask = grad_output.contiguous(), input.contiguous(), as_rows(offset), as_rows(mask)
     sizes, constants = arguments(input, offset, mask, grad_output.shape, geometry, softmax)
     setting = kernels.backward_setting(constants["D"], geometry.taps)
     launch = kernels.backward_kernel[_grid(sizes, setting)]
@@ -145,12 +146,6 @@ _INT32_ADDRESSES = 2**31  # elements that a 32-bit address reaches
 def _grid(sizes: dict[str, int], setting: Any) -> tuple[int]:
     """One program for each block of rows."""
     return (-(-sizes["rows"] // setting.kwargs["BLOCK_ROWS"]),)
-
-
-def _rows(tensor: Tensor) -> Tensor:
-    """(N, H_out, W_out, channels) as (pixels, channels); a slice of packed channels is not copied."""
-    rows = tensor.flatten(0, 2)
-    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -1,0 +1,36 @@
+"""Files appear whole or not at all, and others may read them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from internimage.files import write_through
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with write_through(path) as temporary:
+        temporary.write_text("all of it")
+        assert not path.exists()
+    assert path.read_text() == "all of it"
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_what_was_there_stays_when_writing_fails(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), write_through(path) as temporary:
+        temporary.write_text("half of")
+        raise RuntimeError
+    assert path.read_text() == "before"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_who_may_read_it_does_not_depend_on_who_writes_it(tmp_path):
+    plain, path = tmp_path / "plain", tmp_path / "weights.safetensors"
+    plain.touch()
+    with write_through(path) as temporary:
+        save_file({"a": torch.zeros(1)}, temporary)
+    assert path.stat().st_mode == plain.stat().st_mode
