@@ -2,6 +2,7 @@
 
 from .backends import available_backends
 from .dcnv3 import dcnv3
+from .dcnv4 import dcnv4
 from .dispatch import BackendError
 
-__all__ = ["BackendError", "available_backends", "dcnv3"]
+__all__ = ["BackendError", "available_backends", "dcnv3", "dcnv4"]

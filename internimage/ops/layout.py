@@ -3,7 +3,8 @@
 from torch import Tensor
 
 
-def as_rows(tensor: Tensor) -> Tensor:
-    """(N, H, W, C) as (N*H*W, C) with packed channels; a slice of the channels of a packed tensor is not copied."""
+def by_group(tensor: Tensor, groups: int) -> Tensor:
+    """(N, H, W, G*K) or (N, H, W, G, K) as (N*H*W, G, K) with the last axis packed; slices of packed tensors are views."""
     rows = tensor.flatten(0, 2)
-    return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
+    rows = rows if rows.dim() == 3 else rows.unflatten(1, (groups, -1))
+    return rows if rows.stride(2) == 1 or rows.shape[2] == 1 else rows.contiguous()

@@ -78,19 +78,49 @@ struct Sizes {
 };
 
 struct Call {
-    Dcnv3Problem p{};
+    DeformableProblem p{};
     std::unique_ptr<Buffer> input, offset, mask, grad_output;
     std::unique_ptr<Buffer> offset_bias, mask_bias;  // both or none
     std::unique_ptr<Buffer> input_bias;              // used by the forward pass alone
+    std::vector<int64_t> levels;                     // of attention, else empty
     std::vector<bool> near_lattice;  // per tap: the offset gradient jumps within rounding
 
+    int64_t offset_place(int64_t row, int64_t k) const {
+        return row * p.offset_row + k / (2 * p.taps()) * p.offset_group + k % (2 * p.taps());
+    }
+    int64_t mask_place(int64_t row, int64_t k) const {
+        return row * p.mask_row + k / p.taps() * p.mask_group + k % p.taps();
+    }
     double offset_at(int64_t row, int64_t k) const {
-        return offset->get(row * p.offset_row + k) + (offset_bias ? offset_bias->get(k) : 0);
+        return offset->get(offset_place(row, k)) + (offset_bias ? offset_bias->get(k) : 0);
     }
     double mask_at(int64_t row, int64_t k) const {
-        return mask->get(row * p.mask_row + k) + (mask_bias ? mask_bias->get(k) : 0);
+        return mask->get(mask_place(row, k)) + (mask_bias ? mask_bias->get(k) : 0);
     }
 };
+
+// Where a tap samples, on which map, and what a step of its offset moves it by.
+struct Sample {
+    double x, y;
+    int64_t width, height, start;
+    double step_x, step_y;
+};
+
+Sample sample_of(const Call& call, int64_t row, int64_t g, int64_t t) {
+    const DeformableProblem& p = call.p;
+    const double move_x = call.offset_at(row, 2 * (g * p.taps() + t)), move_y = call.offset_at(row, 2 * (g * p.taps() + t) + 1);
+    if (p.levels) {
+        int64_t start = 0, level = t / p.points;
+        for (int64_t l = 0; l < level; ++l) start += p.levels[2 * l] * p.levels[2 * l + 1];
+        const int64_t height = p.levels[2 * level], width = p.levels[2 * level + 1];
+        return {move_x * double(width) - 0.5, move_y * double(height) - 0.5, width, height, start, double(width), double(height)};
+    }
+    const int64_t center = p.kernel_w / 2 * p.kernel_h + p.kernel_h / 2, cell = p.remove_center && t >= center ? t + 1 : t;
+    const int64_t i = cell / p.kernel_h, j = cell % p.kernel_h, y = row / p.w_out % p.h_out, x = row % p.w_out;
+    return {p.origin_x + double(x * p.stride_w) + (move_x + double(i * p.dilation_w)) * p.offset_scale,
+            p.origin_y + double(y * p.stride_h) + (move_y + double(j * p.dilation_h)) * p.offset_scale,
+            p.w, p.h, 0, p.offset_scale, p.offset_scale};
+}
 
 double any_offset(double spread) {
     if (coin(0.9)) return spread * normal();
@@ -100,7 +130,7 @@ double any_offset(double spread) {
 
 Call random_call(int64_t storage) {
     Call call;
-    Dcnv3Problem& p = call.p;
+    DeformableProblem& p = call.p;
     p.storage = storage;
     p.softmax = coin();
     p.n = whole(0, 2), p.h = whole(1, 9), p.w = whole(1, 9);
@@ -113,30 +143,42 @@ Call random_call(int64_t storage) {
     p.h_out = whole(1, 6), p.w_out = whole(1, 6);
     p.origin_y = real(-4, 3), p.origin_x = real(-4, 3);
     p.offset_scale = pick_of({1.0, 2.0, 0.5, -0.7, 0.0, 1.3});
+    const bool attention = coin(0.3);
+    if (attention) {
+        p.level_count = whole(1, 4), p.points = whole(1, 5);
+        p.h = 1, p.w = 0, p.h_out = 1, p.w_out = whole(0, 20);
+        for (int64_t level = 0; level < p.level_count; ++level) {
+            const int64_t height = whole(0, 7), width = whole(0, 7);  // an empty level is one nothing is sampled from
+            call.levels.insert(call.levels.end(), {height, width});
+            p.w += height * width;
+        }
+        p.levels = call.levels.data(), p.remove_center = 0;
+    }
     const int64_t rows = p.n * p.h_out * p.w_out, lanes = p.groups * p.taps();
-    p.offset_row = 2 * lanes + whole(0, 1) * whole(0, 9), p.mask_row = lanes + whole(0, 1) * whole(0, 9);
+    p.offset_group = 2 * p.taps() + whole(0, 1) * whole(0, 5), p.mask_group = p.taps() + whole(0, 1) * whole(0, 5);
+    p.offset_row = p.groups * p.offset_group + whole(0, 1) * whole(0, 9), p.mask_row = p.groups * p.mask_group + whole(0, 1) * whole(0, 9);
     const double spread = pick_of({0.0, 0.7, 3.0});
     const bool whole_pixels = coin(0.25);  // samples exactly on the rim, where one pixel more or less is read
-    if (whole_pixels) {
+    if (whole_pixels && !attention) {
         p.origin_y = std::round(p.origin_y), p.origin_x = std::round(p.origin_x);
         p.offset_scale = pick_of({1.0, 2.0, -1.0});
     }
     // the last row ends with its numbers, whatever the distance of the rows
-    call.offset.reset(new Buffer(rows ? (rows - 1) * p.offset_row + 2 * lanes : 0, storage));
-    call.mask.reset(new Buffer(rows ? (rows - 1) * p.mask_row + lanes : 0, storage));
+    call.offset.reset(new Buffer(rows ? call.offset_place(rows - 1, 2 * lanes - 1) + 1 : 0, storage));
+    call.mask.reset(new Buffer(rows ? call.mask_place(rows - 1, lanes - 1) + 1 : 0, storage));
     call.input.reset(new Buffer(p.n * p.h * p.w * p.channels(), storage));
     call.grad_output.reset(new Buffer(rows * p.channels(), storage));
     const double large = coin(0.1) ? 40.0 : 1.0;  // logits beyond the range in which exp needs no care
     for (int64_t row = 0; row < rows; ++row) {
         for (int64_t k = 0; k < 2 * lanes; ++k) {
-            const double offset = any_offset(spread);
-            call.offset->set(row * p.offset_row + k, whole_pixels ? std::round(offset) : offset);
+            const double offset = attention ? any_offset(0.4) + 0.5 : any_offset(spread);
+            call.offset->set(call.offset_place(row, k), whole_pixels && !attention ? std::round(offset) : offset);
         }
         for (int64_t k = 0; k < lanes; ++k) {
-            call.mask->set(row * p.mask_row + k, p.softmax ? large * normal() : real(-0.2, 1));
+            call.mask->set(call.mask_place(row, k), p.softmax ? large * normal() : real(-0.2, 1));
         }
     }
-    if (coin(0.3)) {
+    if (coin(0.3) && !attention) {
         call.offset_bias.reset(new Buffer(2 * lanes, storage)), call.mask_bias.reset(new Buffer(lanes, storage));
         for (int64_t k = 0; k < 2 * lanes; ++k) call.offset_bias->set(k, double(whole(-2, 2)));  // exact in every type
         for (int64_t k = 0; k < lanes; ++k) call.mask_bias->set(k, double(whole(-2, 2)) / 8);
@@ -164,9 +206,9 @@ Numbers weights_of(const Call& call, int64_t row, int64_t g) {
 
 // One group at one output pixel; adds to result and sizes.
 void naive_group(Call& call, int64_t row, int64_t g, Result& result, Sizes& sizes) {
-    const Dcnv3Problem& p = call.p;
+    const DeformableProblem& p = call.p;
     const int64_t taps = p.taps(), channels = p.channels();
-    const int64_t image = row / (p.h_out * p.w_out), y = row / p.w_out % p.h_out, x = row % p.w_out;
+    const int64_t image = row / (p.h_out * p.w_out);
     const Numbers weights = weights_of(call, row, g);
     Numbers of_mask(taps, 0.0);
     Numbers output_size(p.depth, 0.0);
@@ -174,38 +216,32 @@ void naive_group(Call& call, int64_t row, int64_t g, Result& result, Sizes& size
     auto bias_at = [&](int64_t d) { return call.input_bias ? call.input_bias->get(g * p.depth + d) : 0; };
     for (int64_t d = 0; d < p.depth; ++d) output_size[d] = 2 * std::fabs(bias_at(d));
     for (int64_t d = 0; d < p.depth; ++d) all_grads += std::fabs(call.grad_output->get(row * channels + g * p.depth + d));
-    int64_t t = -1;
-    for (int64_t i = 0; i < p.kernel_w; ++i) {
-        for (int64_t j = 0; j < p.kernel_h; ++j) {
-            if (p.remove_center && i == p.kernel_w / 2 && j == p.kernel_h / 2) continue;
-            const int64_t lane = row * p.groups * taps + g * taps + ++t;
-            const double move_x = call.offset_at(row, 2 * (g * taps + t)), move_y = call.offset_at(row, 2 * (g * taps + t) + 1);
-            const double at_x = p.origin_x + double(x * p.stride_w) + (move_x + double(i * p.dilation_w)) * p.offset_scale;
-            const double at_y = p.origin_y + double(y * p.stride_h) + (move_y + double(j * p.dilation_h)) * p.offset_scale;
-            const double off_x = std::fabs(at_x - std::round(at_x)), off_y = std::fabs(at_y - std::round(at_y));
-            call.near_lattice[lane] = off_x < 1e-4 || off_y < 1e-4;
-            if (!(at_x > -1 && at_y > -1 && at_x < double(p.w) && at_y < double(p.h))) continue;
-            const double left = std::floor(at_x), top = std::floor(at_y);
-            for (int corner = 0; corner < 4; ++corner) {
-                const int right = corner % 2, lower = corner / 2;
-                const int64_t column = int64_t(left) + right, line = int64_t(top) + lower;
-                if (column < 0 || column >= p.w || line < 0 || line >= p.h) continue;
-                const double share_x = right ? at_x - left : 1 - (at_x - left), share_y = lower ? at_y - top : 1 - (at_y - top);
-                for (int64_t d = 0; d < p.depth; ++d) {
-                    const int64_t from = ((image * p.h + line) * p.w + column) * channels + g * p.depth + d;
-                    const int64_t to = row * channels + g * p.depth + d;
-                    const double value = call.input->get(from), grad = call.grad_output->get(to);
-                    result.output[to] += weights[t] * share_x * share_y * (value + bias_at(d));
-                    output_size[d] += std::fabs(weights[t] * value);
-                    result.grad_input[from] += weights[t] * share_x * share_y * grad;
-                    of_mask[t] += share_x * share_y * value * grad;
-                    const double slope = weights[t] * value * grad * p.offset_scale;
-                    result.grad_offset[2 * lane] += slope * (right ? share_y : -share_y);
-                    result.grad_offset[2 * lane + 1] += slope * (lower ? share_x : -share_x);
-                    sizes.grad_offset = std::max(sizes.grad_offset, 8 * std::fabs(weights[t] * value * p.offset_scale) * all_grads);
-                    sizes.grad_input = std::max(sizes.grad_input, 8 * std::fabs(weights[t] * grad));
-                    sizes.grad_mask = std::max(sizes.grad_mask, 4 * std::fabs(value) * all_grads);
-                }
+    for (int64_t t = 0; t < taps; ++t) {
+        const int64_t lane = row * p.groups * taps + g * taps + t;
+        const Sample at = sample_of(call, row, g, t);
+        const double off_x = std::fabs(at.x - std::round(at.x)), off_y = std::fabs(at.y - std::round(at.y));
+        call.near_lattice[lane] = off_x < 1e-4 || off_y < 1e-4;
+        if (!(at.x > -1 && at.y > -1 && at.x < double(at.width) && at.y < double(at.height))) continue;
+        const double left = std::floor(at.x), top = std::floor(at.y);
+        for (int corner = 0; corner < 4; ++corner) {
+            const int right = corner % 2, lower = corner / 2;
+            const int64_t column = int64_t(left) + right, line = int64_t(top) + lower;
+            if (column < 0 || column >= at.width || line < 0 || line >= at.height) continue;
+            const double share_x = right ? at.x - left : 1 - (at.x - left), share_y = lower ? at.y - top : 1 - (at.y - top);
+            for (int64_t d = 0; d < p.depth; ++d) {
+                const int64_t pixel = image * p.h * p.w + at.start + line * at.width + column;
+                const int64_t from = pixel * channels + g * p.depth + d, to = row * channels + g * p.depth + d;
+                const double value = call.input->get(from), grad = call.grad_output->get(to);
+                result.output[to] += weights[t] * share_x * share_y * (value + bias_at(d));
+                output_size[d] += std::fabs(weights[t] * value);
+                result.grad_input[from] += weights[t] * share_x * share_y * grad;
+                of_mask[t] += share_x * share_y * value * grad;
+                const double slope = weights[t] * value * grad, step = std::max(std::fabs(at.step_x), std::fabs(at.step_y));
+                result.grad_offset[2 * lane] += slope * at.step_x * (right ? share_y : -share_y);
+                result.grad_offset[2 * lane + 1] += slope * at.step_y * (lower ? share_x : -share_x);
+                sizes.grad_offset = std::max(sizes.grad_offset, 8 * std::fabs(weights[t] * value) * step * all_grads);
+                sizes.grad_input = std::max(sizes.grad_input, 8 * std::fabs(weights[t] * grad));
+                sizes.grad_mask = std::max(sizes.grad_mask, 4 * std::fabs(value) * all_grads);
             }
         }
     }
@@ -218,7 +254,7 @@ void naive_group(Call& call, int64_t row, int64_t g, Result& result, Sizes& size
 }
 
 Result naive(Call& call, Sizes& sizes) {
-    const Dcnv3Problem& p = call.p;
+    const DeformableProblem& p = call.p;
     const int64_t rows = p.n * p.h_out * p.w_out, lanes = rows * p.groups * p.taps();
     call.near_lattice.assign(lanes, false);
     Result result{Numbers(rows * p.channels()), Numbers(call.input->count), Numbers(2 * lanes), Numbers(lanes)};
@@ -229,18 +265,25 @@ Result naive(Call& call, Sizes& sizes) {
 }
 
 Result kernels(const Call& call) {
-    Dcnv3Problem p = call.p;
+    DeformableProblem p = call.p;
     const int64_t rows = p.n * p.h_out * p.w_out, lanes = rows * p.groups * p.taps();
-    Buffer output(rows * p.channels(), p.storage), grad_offset(2 * lanes, p.storage), grad_mask(lanes, p.storage);
+    Buffer output(rows * p.channels(), p.storage);
+    Buffer grad_offset(call.offset->count, p.storage), grad_mask(call.mask->count, p.storage);
     Buffer grad_input(call.input->count, p.storage == FLOAT64 ? FLOAT64 : FLOAT32, 0.0);
     p.input = call.input->data(), p.offset = call.offset->data(), p.mask = call.mask->data();
     if (call.offset_bias) p.offset_bias = call.offset_bias->data(), p.mask_bias = call.mask_bias->data();
     if (call.input_bias) p.input_bias = call.input_bias->data();
     p.grad_output = call.grad_output->data(), p.output = output.data();
     p.grad_input = grad_input.data(), p.grad_offset = grad_offset.data(), p.grad_mask = grad_mask.data();
-    internimage_dcnv3_forward(&p);
-    internimage_dcnv3_backward(&p);
-    return {output.numbers(), grad_input.numbers(), grad_offset.numbers(), grad_mask.numbers()};
+    p.grad_offset_row = p.offset_row, p.grad_offset_group = p.offset_group;
+    p.grad_mask_row = p.mask_row, p.grad_mask_group = p.mask_group;
+    internimage_deformable_forward(&p);
+    internimage_deformable_backward(&p);
+    Numbers of_offset(2 * lanes), of_mask(lanes);
+    const int64_t each = p.groups * p.taps();
+    for (int64_t k = 0; k < 2 * lanes; ++k) of_offset[k] = grad_offset.get(call.offset_place(k / (2 * each), k % (2 * each)));
+    for (int64_t k = 0; k < lanes; ++k) of_mask[k] = grad_mask.get(call.mask_place(k / each, k % each));
+    return {output.numbers(), grad_input.numbers(), of_offset, of_mask};
 }
 
 double tolerance_of(int64_t storage) { return storage == FLOAT64 ? 1e-12 : storage == FLOAT32 ? 1e-5 : storage == BFLOAT16 ? 8e-3 : 1e-3; }
@@ -257,18 +300,19 @@ void compare(const char* what, const Numbers& got, const Numbers& want, double b
     }
 }
 
-std::string describe(const Dcnv3Problem& p) {
+std::string describe(const DeformableProblem& p) {
     char text[400];
     std::snprintf(text, sizeof text,
                   "%s storage %d, n %d, %dx%d to %dx%d, groups %d, depth %d, kernel %dx%d, stride %dx%d, dilation %dx%d, "
-                  "scale %g, softmax %d, remove_center %d",
+                  "scale %g, softmax %d, remove_center %d, levels %d of %d points",
                   internimage_instruction_set(), int(p.storage), int(p.n), int(p.h), int(p.w), int(p.h_out), int(p.w_out),
                   int(p.groups), int(p.depth), int(p.kernel_h), int(p.kernel_w), int(p.stride_h), int(p.stride_w),
-                  int(p.dilation_h), int(p.dilation_w), p.offset_scale, int(p.softmax), int(p.remove_center));
+                  int(p.dilation_h), int(p.dilation_w), p.offset_scale, int(p.softmax), int(p.remove_center), int(p.level_count),
+                  int(p.points));
     return text;
 }
 
-void check_dcnv3(int64_t storage, const std::vector<const char*>& levels) {
+void check_deformable(int64_t storage, const std::vector<const char*>& levels) {
     Call call = random_call(storage);
     Sizes sizes;
     const Result want = naive(call, sizes);
@@ -422,7 +466,7 @@ int main(int argc, char** argv) {
     for (int round = 0; round < rounds && !wrong; ++round) {
         internimage_set_parallel_for(round % 4 == 0 ? reinterpret_cast<void*>(on_threads) : nullptr);
         for (int64_t storage : {FLOAT32, FLOAT64, BFLOAT16, FLOAT16}) {
-            check_dcnv3(storage, levels);
+            check_deformable(storage, levels);
             if (storage != FLOAT64) check_bias_gelu(storage, levels), check_norm(storage, levels), check_depthwise(storage, levels);
             calls += int64_t(levels.size()) * (storage == FLOAT64 ? 1 : 4);
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checks import in_autocast_dtype, output_size_of, require_alike, require_axes, require_tensors
 from ..dispatch import Call, choose
 from ..geometry import Geometry, IntPair
 from . import cpu, op, reference
@@ -77,13 +78,11 @@ def dcnv3_from_logits(
 
 
 def _dcnv3(input, offset, mask, geometry, softmax, backend):
-    for name, tensor in (("input", input), ("offset", offset), ("mask", mask)):
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor")
+    require_tensors(input=input, offset=offset, mask=mask)
     if input.is_meta:  # shapes only: no backend, no autocast, nothing to log
         _check(input, offset, mask, geometry)
         return op.dcnv3_op(input, offset, mask, *geometry.as_args(), softmax, "reference")
-    input, offset, mask = _autocast(input, offset, mask)
+    input, offset, mask = in_autocast_dtype(input, offset, mask)
     _check(input, offset, mask, geometry)
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return reference.export_form(input, offset, mask, geometry, softmax)
@@ -92,43 +91,12 @@ def _dcnv3(input, offset, mask, geometry, softmax, backend):
     return op.run(input, offset, mask, geometry, softmax, choose(op.BACKENDS, call, backend))
 
 
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The inputs in the dtype of the active autocast region; float64 is left alone, as torch does."""
-    device_type = tensors[0].device.type
-    if not torch.is_autocast_enabled(device_type) or any(tensor.dtype == torch.float64 for tensor in tensors):
-        return tensors
-    dtype = torch.get_autocast_dtype(device_type)
-    return tuple(tensor.to(dtype) for tensor in tensors)
-
-
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
-
 def _check(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry) -> None:
-    for name, tensor in (("input", input), ("offset", offset), ("mask", mask)):
-        if tensor.dim() != 4:
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)}, expected four axes: (N, height, width, channels)"
-            )
-        if tensor.dtype not in _DTYPES:
-            raise ValueError(f"{name} is {tensor.dtype}, expected float32, float64, float16 or bfloat16")
-        if tensor.dtype != input.dtype or tensor.device != input.device:
-            raise ValueError(
-                f"{name} is {tensor.dtype} on {tensor.device}, expected {input.dtype} on {input.device} like input"
-            )
-    n, h, w, c = input.shape
-    if c < 1 or c % geometry.groups:
-        raise ValueError(f"input has {c} channels, expected a positive multiple of groups={geometry.groups}")
-    if h < 1 or w < 1:
-        raise ValueError(f"input has shape {tuple(input.shape)}, expected a height and width of at least 1")
-    h_out, w_out = geometry.output_size(h, w)
-    if h_out < 1 or w_out < 1:
-        raise ValueError(
-            f"input of {h}x{w} is too small for kernel_size={geometry.kernel_size}, dilation={geometry.dilation}, "
-            f"padding={geometry.padding}: the output would be {h_out}x{w_out}"
-        )
+    require_axes(("N", "height", "width", "channels"), input=input, offset=offset, mask=mask)
+    require_alike("input", input=input, offset=offset, mask=mask)
+    h_out, w_out = output_size_of(input, geometry)
     for name, tensor, per_tap in (("offset", offset, 2), ("mask", mask, 1)):
-        expected = (n, h_out, w_out, geometry.groups * geometry.taps * per_tap)
+        expected = (input.shape[0], h_out, w_out, geometry.groups * geometry.taps * per_tap)
         if tuple(tensor.shape) != expected:
             layout = "groups*P*2" if per_tap == 2 else "groups*P"
             message = (

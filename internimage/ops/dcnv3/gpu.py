@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..dispatch import Call, constant_while_tracing
 from ..geometry import Geometry
-from ..layout import as_rows
+from ..layout import by_group
 
 
 def why_not(call: Call) -> list[str]:
@@ -62,13 +62,16 @@ def _c_compiler() -> str | None:
 
 
 def forward(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool = False) -> Tensor:
-    """Shapes as in :func:`internimage.ops.dcnv3`; with ``softmax`` the mask holds logits."""
+    """Shapes as in :func:`internimage.ops.dcnv3`; with ``softmax`` the mask holds logits.
+
+    Offset and mask may have an axis for the groups, (N, H_out, W_out, G, P*2) and (N, H_out, W_out, G, P).
+    """
     from . import triton_kernels as kernels
 
     output = input.new_empty(*offset.shape[:3], input.shape[-1])
     if output.numel() == 0:
         return output
-    input, offset, mask = input.contiguous(), as_rows(offset), as_rows(mask)
+    input, offset, mask = input.contiguous(), by_group(offset, geometry.groups), by_group(mask, geometry.groups)
     sizes, constants = arguments(input, offset, mask, output.shape, geometry, softmax)
     setting = kernels.forward_setting(constants["D"], geometry.taps)
     launch = kernels.forward_kernel[_grid(sizes, setting)]
@@ -78,24 +81,35 @@ def forward(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, sof
 
 
 def backward(
-    grad_output: Tensor, input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool = False
+    grad_output: Tensor,
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    geometry: Geometry,
+    softmax: bool = False,
+    into: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of input, offset and mask; the order in which that of the input is summed up varies."""
+    """The gradients of input, offset and mask, the last two written ``into`` tensors where they are given.
+
+    The order in which that of the input is summed up varies.
+    """
     from . import triton_kernels as kernels
 
     grad_input = torch.zeros(input.shape, dtype=_sum_dtype(input.dtype), device=input.device)
-    grad_offset, grad_mask = offset.new_empty(offset.shape), mask.new_empty(mask.shape)
+    grad_offset, grad_mask = into or (offset.new_empty(offset.shape), mask.new_empty(mask.shape))
     if grad_output.numel() == 0:
         return grad_input.to(input.dtype), grad_offset.zero_(), grad_mask.zero_()
     _alert_not_deterministic()
-    grad_output, input, offset, mask = grad_output.contiguous(), input.contiguous(), as_rows(offset), as_rows(mask)
+    grad_output, input = grad_output.contiguous(), input.contiguous()
+    offset, mask, *of = (by_group(tensor, geometry.groups) for tensor in (offset, mask, grad_offset, grad_mask))
     sizes, constants = arguments(input, offset, mask, grad_output.shape, geometry, softmax)
     setting = kernels.backward_setting(constants["D"], geometry.taps)
     launch = kernels.backward_kernel[_grid(sizes, setting)]
     with torch.cuda.device_of(input):
         launch(
-            grad_output, input, offset, mask, grad_input, grad_offset, grad_mask,
-            **sizes, **constants, **setting.all_kwargs(), **COMPILER_OPTIONS,
+            grad_output, input, offset, mask, grad_input, *of,
+            grad_offset_row=of[0].stride(0), grad_mask_row=of[1].stride(0),
+            GRAD_OFFSET_GROUP=of[0].stride(1), GRAD_MASK_GROUP=of[1].stride(1), **sizes, **constants, **setting.all_kwargs(), **COMPILER_OPTIONS,
         )  # fmt: skip
     return grad_input.to(input.dtype), grad_offset, grad_mask
 
@@ -106,7 +120,7 @@ def arguments(
     """What both kernels take beside their tensors: the sizes, and the constants that are compiled in.
 
     Args:
-        input: (N, H, W, C). offset, mask: (N*H_out*W_out, channels), rows at any distance.
+        input: (N, H, W, C). offset, mask: (N*H_out*W_out, G, numbers), rows and groups at any distance.
         output_shape: (N, H_out, W_out, C).
     """
     from . import triton_kernels as kernels
@@ -115,7 +129,7 @@ def arguments(
     pixels, taps, (kernel_h, kernel_w) = n * h_out * w_out, geometry.taps, geometry.kernel_size
     sizes = {"rows": pixels * geometry.groups, "h": input.shape[1], "w": input.shape[2], "h_out": h_out, "w_out": w_out}
     sizes |= {"offset_row": offset.stride(0), "mask_row": mask.stride(0)}
-    furthest = max(input.numel(), pixels * max(c, 2 * geometry.groups * taps, offset.stride(0), mask.stride(0)))
+    furthest = max(input.numel(), pixels * max(c, 3 * geometry.groups * taps + 7, offset.stride(0), mask.stride(0)))
     origin_y, origin_x = geometry.origin()
     constants = {
         "G": geometry.groups,
@@ -130,6 +144,8 @@ def arguments(
         "ORIGIN_Y": origin_y,
         "ORIGIN_X": origin_x,
         "SCALE": geometry.offset_scale,
+        "OFFSET_GROUP": offset.stride(1),
+        "MASK_GROUP": mask.stride(1),
         "SOFTMAX": softmax,
         "SUM": kernels.tl.float64 if input.dtype == torch.float64 else kernels.tl.float32,
         "INDEX": kernels.tl.int32 if furthest < _INT32_ADDRESSES else kernels.tl.int64,

@@ -24,7 +24,7 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def sampling_locations(offset: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Where each tap samples, in input pixels: x and y, each (N, H_out, W_out, G, P)."""
-    n, h_out, w_out, _ = offset.shape
+    n, h_out, w_out = offset.shape[:3]
     offset = offset.reshape(n, h_out, w_out, geometry.groups, geometry.taps, 2)
     taps = offset.new_tensor(geometry.tap_positions())  # (P, 2) as (x, y)
     origin_y, origin_x = geometry.origin()
@@ -43,7 +43,7 @@ def dcnv3(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softm
     output as to every gradient.
     """
     n, h, w, c = input.shape
-    _, h_out, w_out, _ = offset.shape
+    h_out, w_out = offset.shape[1:3]
     groups, taps, depth = geometry.groups, geometry.taps, c // geometry.groups
     dtype = working_dtype(input.dtype)
     mask = mask.to(dtype).reshape(n, h_out, w_out, groups, taps)
@@ -84,7 +84,7 @@ def export_form(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry,
     Equal to :func:`dcnv3` except for the offset gradient exactly on a grid line.
     """
     n, h, w, c = input.shape
-    _, h_out, w_out, _ = offset.shape
+    h_out, w_out = offset.shape[1:3]
     groups, taps, depth = geometry.groups, geometry.taps, c // geometry.groups
     dtype = working_dtype(input.dtype)
     offset, mask = offset.to(dtype), mask.to(dtype)

@@ -105,6 +105,7 @@ def forward_kernel(
     KERNEL_H: tl.constexpr, CENTER: tl.constexpr,
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     ORIGIN_Y: tl.constexpr, ORIGIN_X: tl.constexpr, SCALE: tl.constexpr,
+    OFFSET_GROUP: tl.constexpr, MASK_GROUP: tl.constexpr,
     SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_TAPS: tl.constexpr, BLOCK_ROWS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
@@ -112,8 +113,8 @@ def forward_kernel(
     channel = tl.arange(0, BLOCK_D)
     active = row < rows
     pixel, group, image, y_out, x_out = _output_position(row, h_out, w_out, G)
-    offset_at = offset + pixel * offset_row + group * (2 * P)
-    mask_at = mask + pixel * mask_row + group * P
+    offset_at = offset + pixel * offset_row + group * OFFSET_GROUP
+    mask_at = mask + pixel * mask_row + group * MASK_GROUP
     if SOFTMAX:
         top, total, _ = _softmax(mask_at, active, BLOCK_TAPS, P, SUM)
     sums = tl.zeros((BLOCK_ROWS, BLOCK_D), SUM)
@@ -148,11 +149,13 @@ def _corner_grads(input, grad_input, at, valid, share, grads, channel, D: tl.con
 @triton.jit(do_not_specialize=_SIZES)
 def backward_kernel(
     grad_output, input, offset, mask, grad_input, grad_offset, grad_mask,
-    rows, h, w, h_out, w_out, offset_row, mask_row,
+    rows, h, w, h_out, w_out, offset_row, mask_row, grad_offset_row, grad_mask_row,
     G: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
     KERNEL_H: tl.constexpr, CENTER: tl.constexpr,
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     ORIGIN_Y: tl.constexpr, ORIGIN_X: tl.constexpr, SCALE: tl.constexpr,
+    OFFSET_GROUP: tl.constexpr, MASK_GROUP: tl.constexpr,
+    GRAD_OFFSET_GROUP: tl.constexpr, GRAD_MASK_GROUP: tl.constexpr,
     SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_TAPS: tl.constexpr, BLOCK_ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -160,8 +163,8 @@ def backward_kernel(
     channel, tap = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_TAPS)
     active = row < rows
     pixel, group, image, y_out, x_out = _output_position(row, h_out, w_out, G)
-    offset_at = offset + pixel * offset_row + group * (2 * P)
-    mask_at = mask + pixel * mask_row + group * P
+    offset_at = offset + pixel * offset_row + group * OFFSET_GROUP
+    mask_at = mask + pixel * mask_row + group * MASK_GROUP
     if SOFTMAX:
         top, total, weights = _softmax(mask_at, active, BLOCK_TAPS, P, SUM)
     at = (row * D)[:, None] + channel[None, :]
@@ -189,10 +192,10 @@ def backward_kernel(
             grad_x += share_y * share_grad * (2 * step_x - 1)
             grad_y += share_x * share_grad * (2 * step_y - 1)
         weight_grads = tl.where((tap == p)[None, :], weight_grad[:, None], weight_grads)
-        grad_at = grad_offset + (row * P + p) * 2
+        grad_at = grad_offset + pixel * grad_offset_row + group * GRAD_OFFSET_GROUP + 2 * p
         tl.store(grad_at, (grad_x * weight * SCALE).to(grad_offset.dtype.element_ty), mask=active)
         tl.store(grad_at + 1, (grad_y * weight * SCALE).to(grad_offset.dtype.element_ty), mask=active)
     if SOFTMAX:
         weight_grads = weights * (weight_grads - tl.sum(weights * weight_grads, 1)[:, None])
-    at = (row * P)[:, None] + tap[None, :]
+    at = (pixel * grad_mask_row + group * GRAD_MASK_GROUP)[:, None] + tap[None, :]
     tl.store(grad_mask + at, weight_grads.to(grad_mask.dtype.element_ty), mask=active[:, None] & (tap < P)[None, :])

@@ -22,17 +22,20 @@ PATH = Path(__file__).with_name("_kernels" + SUFFIX)
 _TORCH_LIBRARY = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
 
 
-class Dcnv3Problem(ctypes.Structure):
-    """Mirrors ``struct Dcnv3Problem`` of ``problem.h``: pointers, sizes and geometry of one call."""
+class DeformableProblem(ctypes.Structure):
+    """Mirrors ``struct DeformableProblem`` of ``problem.h``: pointers, sizes and geometry of one call."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("input", "offset", "mask")),
         *((name, ctypes.c_void_p) for name in ("input_bias", "offset_bias", "mask_bias", "output")),
-        *((name, ctypes.c_void_p) for name in ("grad_output", "grad_input", "grad_offset", "grad_mask")),
+        *((name, ctypes.c_void_p) for name in ("grad_output", "grad_input", "grad_offset", "grad_mask", "levels")),
         *((name, ctypes.c_int64) for name in ("storage", "softmax", "remove_center")),
         *((name, ctypes.c_int64) for name in ("n", "h", "w", "h_out", "w_out", "groups", "depth")),
-        *((name, ctypes.c_int64) for name in ("kernel_h", "kernel_w", "stride_h", "stride_w")),
-        *((name, ctypes.c_int64) for name in ("dilation_h", "dilation_w", "offset_row", "mask_row")),
+        *((name, ctypes.c_int64) for name in ("level_count", "points", "kernel_h", "kernel_w", "stride_h", "stride_w")),
+        *((name, ctypes.c_int64) for name in ("dilation_h", "dilation_w")),
+        *((name, ctypes.c_int64) for name in ("offset_row", "offset_group", "mask_row", "mask_group")),
+        *((name, ctypes.c_int64) for name in ("grad_offset_row", "grad_offset_group", "grad_mask_row")),
+        ("grad_mask_group", ctypes.c_int64),
         *((name, ctypes.c_double) for name in ("origin_y", "origin_x", "offset_scale")),
     ]
 
@@ -69,9 +72,9 @@ def _load() -> ctypes.CDLL | str:
 
 
 def _declare(library: ctypes.CDLL) -> None:
-    for name in ("internimage_dcnv3_forward", "internimage_dcnv3_backward"):
+    for name in ("internimage_deformable_forward", "internimage_deformable_backward"):
         function = getattr(library, name)
-        function.argtypes, function.restype = [ctypes.POINTER(Dcnv3Problem)], None
+        function.argtypes, function.restype = [ctypes.POINTER(DeformableProblem)], None
     library.internimage_fused.argtypes, library.internimage_fused.restype = [ctypes.POINTER(FusedProblem)], None
     library.internimage_instruction_set.restype = ctypes.c_char_p
 

@@ -26,7 +26,7 @@ constexpr int LANES = 4;
 constexpr int LANES = 1;
 #endif
 #include "storage.h"
-#include "dcnv3_kernel.h"
+#include "deformable.h"
 #include "fused.h"
 }  // namespace baseline
 
@@ -37,7 +37,7 @@ constexpr int LANES = 1;
 namespace avx2 {
 constexpr int LANES = 8;
 #include "storage.h"
-#include "dcnv3_kernel.h"
+#include "deformable.h"
 #include "fused.h"
 }  // namespace avx2
 #pragma GCC pop_options
@@ -47,7 +47,7 @@ constexpr int LANES = 8;
 namespace avx512 {
 constexpr int LANES = 16;
 #include "storage.h"
-#include "dcnv3_kernel.h"
+#include "deformable.h"
 #include "fused.h"
 }  // namespace avx512
 #pragma GCC pop_options
@@ -104,11 +104,11 @@ int64_t grain_of(int64_t values_each) {
 
 }  // namespace
 
-EXPORT void internimage_dcnv3_forward(Dcnv3Problem* problem) {
+EXPORT void internimage_deformable_forward(DeformableProblem* problem) {
     spread(problem->n * problem->h_out * problem->w_out, grain_of(problem->channels()), pick(problem->storage, true), problem);
 }
 
-EXPORT void internimage_dcnv3_backward(Dcnv3Problem* problem) {
+EXPORT void internimage_deformable_backward(DeformableProblem* problem) {
     spread(problem->n * problem->groups, grain_of(problem->h_out * problem->w_out * problem->depth),
            pick(problem->storage, false), problem);
 }

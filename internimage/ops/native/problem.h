@@ -5,29 +5,35 @@
 
 enum Storage : int64_t { FLOAT32 = 0, FLOAT64 = 1, BFLOAT16 = 2, FLOAT16 = 3 };
 
-struct Dcnv3Problem {
+// Deformable convolution, or, with levels, deformable attention: there groups are heads, output pixels are queries
+// (h_out is 1), taps are levels * points, the input's levels lie one behind the other (h is 1, w is their sum), and offset
+// holds sampling locations, 0 to 1 over a level.
+struct DeformableProblem {
     const void* input;        // (n, h, w, groups * depth)
-    const void* offset;       // (n, h_out, w_out) rows of groups * taps * 2 values, offset_row apart
-    const void* mask;         // (n, h_out, w_out) rows of groups * taps values, mask_row apart
+    const void* offset;       // for each (n, h_out, w_out), offset_row apart, and group, offset_group apart: taps pairs (x, y)
+    const void* mask;         // likewise taps values, mask_row and mask_group apart
     const void* input_bias;   // (groups * depth), added to every pixel of input; may be null; needs softmax
     const void* offset_bias;  // (groups * taps * 2), added to every row of offset; may be null
     const void* mask_bias;    // (groups * taps), likewise
     void* output;             // (n, h_out, w_out, groups * depth)
     const void* grad_output;  // like output
     void* grad_input;         // like input, zeroed by the caller; float32 for the half types
-    void* grad_offset;        // (n, h_out, w_out, groups * taps * 2)
-    void* grad_mask;          // (n, h_out, w_out, groups * taps)
+    void* grad_offset;        // like offset, grad_offset_row and grad_offset_group apart
+    void* grad_mask;          // like mask, grad_mask_row and grad_mask_group apart
+    const int64_t* levels;    // (level_count, 2): height and width; may be null
     int64_t storage;          // a Storage
     int64_t softmax;          // the mask holds logits
     int64_t remove_center;    // the middle tap is left out
     int64_t n, h, w, h_out, w_out;
     int64_t groups, depth;  // depth: channels of a group
+    int64_t level_count, points;  // of attention, else zero; what follows but the distances is of convolution
     int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
-    int64_t offset_row, mask_row;
+    int64_t offset_row, offset_group, mask_row, mask_group;
+    int64_t grad_offset_row, grad_offset_group, grad_mask_row, grad_mask_group;
     double origin_y, origin_x;  // where tap (0, 0) of output pixel (0, 0) samples without learned offset
     double offset_scale;
 
-    int64_t taps() const { return kernel_h * kernel_w - (remove_center ? 1 : 0); }
+    int64_t taps() const { return levels ? level_count * points : kernel_h * kernel_w - (remove_center ? 1 : 0); }
     int64_t channels() const { return groups * depth; }
 };
 

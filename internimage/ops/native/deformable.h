@@ -1,4 +1,4 @@
-// DCNv3 forward and backward on the CPU. Included once for each instruction set, inside its namespace, after
+// Deformable convolution and attention, forward and backward, on the CPU. Included once for each instruction set, inside its namespace, after
 // LANES (float32 numbers a register holds) is defined.
 //
 // The output is worked on in tiles: some neighbouring pixels of a line and some whole groups. Each (pixel, group, tap) of
@@ -35,19 +35,20 @@ template <typename Real> struct Tile {
     int64_t pixels, groups, capacity;  // the most it is used for; lanes, in whole registers
     std::unique_ptr<Real[]> memory;
     std::unique_ptr<int32_t[]> integers;
-    Real *tap_x, *tap_y;           // dilated kernel coordinates
+    Real *tap_x, *tap_y;           // dilated kernel coordinates; of attention the width and height of the lane's level
     Real* column;                  // of the pixel, counted from the first one of the tile, in input pixels
-    Real *offset_x, *offset_y;     // learned offsets
+    Real *offset_x, *offset_y;     // learned offsets; of attention sampling locations
     Real *mask;                    // as given, or exponentials of the logits
     Real *right, *lower;           // fractions of the way to the right and lower corner
     Real* weight[4];               // mask * bilinear weight: upper left, upper right, lower left, lower right
     Real* dots;                    // backward, four a lane: gradient of the output times each corner
     int32_t *pixel, *corners;      // y * w + x of the upper left corner; bit k: corner k lies inside the map
+    int32_t *line, *start;         // of attention: width of the lane's level, and its first pixel
 
     Tile(int64_t pixels, int64_t groups, int64_t taps)
         : pixels(pixels), groups(groups), capacity((pixels * groups * taps + 15) / 16 * 16) {
         memory.reset(new Real[capacity * 16]());
-        integers.reset(new int32_t[capacity * 2]());
+        integers.reset(new int32_t[capacity * 4]());
         Real** arrays[] = {&tap_x, &tap_y, &column, &offset_x, &offset_y, &mask, &right, &lower,
                            &weight[0], &weight[1], &weight[2], &weight[3]};
         Real* next = memory.get();
@@ -58,14 +59,16 @@ template <typename Real> struct Tile {
         dots = next;
         pixel = integers.get();
         corners = pixel + capacity;
+        line = corners + capacity;
+        start = line + capacity;
     }
 };
 
-template <typename T> struct Dcnv3 {
+template <typename T, bool LEVELS> struct Deformable {
     using Real = typename Compute<T>::type;
     static constexpr int WIDTH = sizeof(Real) == 8 && LANES > 1 ? LANES / 2 : LANES;
 
-    const Dcnv3Problem& p;
+    const DeformableProblem& p;
     const int64_t taps, channels;
     const Real scale;
     const std::unique_ptr<Real[]> biases;  // of x, then y, then the mask, for each (group, tap); zeros where there are none
@@ -73,7 +76,7 @@ template <typename T> struct Dcnv3 {
     // the weights of all corners of a group, inside or not, add up to one.
     const std::unique_ptr<T[]> outside;
 
-    explicit Dcnv3(const Dcnv3Problem& problem)
+    explicit Deformable(const DeformableProblem& problem)
         : p(problem), taps(problem.taps()), channels(problem.channels()), scale(Real(problem.offset_scale)),
           biases(new Real[problem.groups * problem.taps() * 3]()), outside(new T[problem.channels()]()) {
         const int64_t count = p.groups * taps;
@@ -92,20 +95,38 @@ template <typename T> struct Dcnv3 {
         const int64_t room = 288 / taps > 1 ? 288 / taps : 1;
         groups = groups < room ? groups : room;
         Tile<Real> tile(room / groups < p.w_out ? room / groups : p.w_out, groups, taps);
-        int64_t lane = 0;
-        for (int64_t x = 0; x < tile.pixels; ++x) {
-            for (int64_t g = 0; g < groups; ++g) {
-                for (int64_t i = 0; i < p.kernel_w; ++i) {
-                    for (int64_t j = 0; j < p.kernel_h; ++j) {
-                        if (p.remove_center && i == p.kernel_w / 2 && j == p.kernel_h / 2) continue;
-                        tile.tap_x[lane] = Real(i * p.dilation_w);
-                        tile.tap_y[lane] = Real(j * p.dilation_h);
-                        tile.column[lane++] = Real(x * p.stride_w);
-                    }
-                }
-            }
+        for (int64_t x = 0, lane = 0; x < tile.pixels; ++x) {
+            for (int64_t g = 0; g < groups; ++g) lane = LEVELS ? lay_levels(tile, lane) : lay_kernel(tile, lane, x);
         }
         return tile;
+    }
+
+    // The taps of one group, from `lane` on; returns the lane behind them.
+    int64_t lay_kernel(Tile<Real>& tile, int64_t lane, int64_t x) const {
+        for (int64_t i = 0; i < p.kernel_w; ++i) {
+            for (int64_t j = 0; j < p.kernel_h; ++j) {
+                if (p.remove_center && i == p.kernel_w / 2 && j == p.kernel_h / 2) continue;
+                tile.tap_x[lane] = Real(i * p.dilation_w);
+                tile.tap_y[lane] = Real(j * p.dilation_h);
+                tile.column[lane++] = Real(x * p.stride_w);
+            }
+        }
+        return lane;
+    }
+
+    int64_t lay_levels(Tile<Real>& tile, int64_t lane) const {
+        int64_t start = 0;
+        for (int64_t level = 0; level < p.level_count; ++level) {
+            const int64_t height = p.levels[2 * level], width = p.levels[2 * level + 1];
+            for (int64_t i = 0; i < p.points; ++i, ++lane) {
+                tile.tap_x[lane] = Real(width);
+                tile.tap_y[lane] = Real(height);
+                tile.line[lane] = int32_t(width);
+                tile.start[lane] = int32_t(start);
+            }
+            start += height * width;
+        }
+        return lane;
     }
 
     // Pixels from x on that one tile takes: fewer groups than the tile was made for leave room for a single pixel only.
@@ -118,54 +139,104 @@ template <typename T> struct Dcnv3 {
     // (y, x + pixels - 1); `row` counts output pixels over all images.
     void locate(Tile<Real>& tile, int64_t row, int64_t y, int64_t x, int64_t pixels, int64_t first, int64_t groups) const {
         const int64_t each = groups * taps, lanes = pixels * each, count = p.groups * taps;
-        const Real *bias_x = biases.get() + first * taps, *bias_y = bias_x + count, *bias_mask = bias_y + count;
+        // groups side by side are one long run
+        const bool joined = p.offset_group == 2 * taps && p.mask_group == taps;
+        const int64_t length = joined ? each : taps;
         for (int64_t k = 0; k < pixels; ++k) {
-            const T* offset = static_cast<const T*>(p.offset) + (row + k) * p.offset_row + first * taps * 2;
-            const T* mask = static_cast<const T*>(p.mask) + (row + k) * p.mask_row + first * taps;
-            Real *to_x = tile.offset_x + k * each, *to_y = tile.offset_y + k * each, *to_mask = tile.mask + k * each;
-            for (int64_t i = 0; i < each; ++i) {
-                to_x[i] = widen(offset[2 * i]) + bias_x[i];
-                to_y[i] = widen(offset[2 * i + 1]) + bias_y[i];
+            const T* offset = static_cast<const T*>(p.offset) + (row + k) * p.offset_row + first * p.offset_group;
+            const T* mask = static_cast<const T*>(p.mask) + (row + k) * p.mask_row + first * p.mask_group;
+            const Real* bias = biases.get() + first * taps;
+            for (int64_t lane = k * each; lane < (k + 1) * each; lane += length) {
+                read(tile, lane, length, offset, mask, bias, count);
+                offset += p.offset_group, mask += p.mask_group, bias += length;
             }
-            for (int64_t i = 0; i < each; ++i) to_mask[i] = widen(mask[i]) + bias_mask[i];
         }
         if (p.softmax) exponentials(tile.mask, pixels * groups);
+        if constexpr (LEVELS) {
+            place_in_levels(tile, lanes);
+        } else {
+            place_around(tile, lanes, y, x);
+        }
+    }
 
+    // Offsets and mask of some lanes, biases added.
+    INLINE void read(Tile<Real>& tile, int64_t lane, int64_t length, const T* offset, const T* mask, const Real* bias,
+                     int64_t count) const {
+        Real *to_x = tile.offset_x + lane, *to_y = tile.offset_y + lane, *to_mask = tile.mask + lane;
+        const Real *bias_y = bias + count, *bias_mask = bias_y + count;
+        for (int64_t i = 0; i < length; ++i) {
+            to_x[i] = widen(offset[2 * i]) + bias[i];
+            to_y[i] = widen(offset[2 * i + 1]) + bias_y[i];
+        }
+        for (int64_t i = 0; i < length; ++i) to_mask[i] = widen(mask[i]) + bias_mask[i];
+    }
+
+    // Samples around the output pixels of a convolution.
+    void place_around(Tile<Real>& tile, int64_t lanes, int64_t y, int64_t x) const {
         const Real column = Real(p.origin_x) + Real(x * p.stride_w), line = Real(p.origin_y) + Real(y * p.stride_h);
         const Real width = Real(p.w), height = Real(p.h), scale = this->scale;
         const int32_t w = int32_t(p.w), h = int32_t(p.h);
         const Real *tap_x = tile.tap_x, *tap_y = tile.tap_y, *offset_x = tile.offset_x, *offset_y = tile.offset_y;
-        const Real *weigh = tile.mask, *step = tile.column;
-        Real *right = tile.right, *lower = tile.lower;
-        Real *weight0 = tile.weight[0], *weight1 = tile.weight[1], *weight2 = tile.weight[2], *weight3 = tile.weight[3];
-        int32_t *pixel = tile.pixel, *corners = tile.corners;
+        const Real* step = tile.column;
+        const Placed to(tile);
         const int64_t padded = (lanes + 15) / 16 * 16;  // whole registers; what lies behind the last lane is never used
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC ivdep
 #endif
         for (int64_t i = 0; i < padded; ++i) {
-            Real sample_x = (column + step[i]) + (offset_x[i] + tap_x[i]) * scale;
-            Real sample_y = line + (offset_y[i] + tap_y[i]) * scale;
+            const Real sample_x = (column + step[i]) + (offset_x[i] + tap_x[i]) * scale;
+            const Real sample_y = line + (offset_y[i] + tap_y[i]) * scale;
+            to.put(i, sample_x, sample_y, width, height, w, h, 0);
+        }
+    }
+
+    // Samples of attention, each in its level.
+    void place_in_levels(Tile<Real>& tile, int64_t lanes) const {
+        const Real *width = tile.tap_x, *height = tile.tap_y, *location_x = tile.offset_x, *location_y = tile.offset_y;
+        const int32_t *line = tile.line, *start = tile.start;
+        const Placed to(tile);
+        const int64_t padded = (lanes + 15) / 16 * 16;
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC ivdep
+#endif
+        for (int64_t i = 0; i < padded; ++i) {
+            const Real x = location_x[i] * width[i] - Real(0.5), y = location_y[i] * height[i] - Real(0.5);
+            to.put(i, x, y, width[i], height[i], line[i], int32_t(height[i]), start[i]);
+        }
+    }
+
+    // Where the numbers of a tile's samples go.
+    struct Placed {
+        const Real* weigh;
+        Real *right, *lower, *weight0, *weight1, *weight2, *weight3;
+        int32_t *pixel, *corners;
+
+        explicit Placed(Tile<Real>& tile)
+            : weigh(tile.mask), right(tile.right), lower(tile.lower), weight0(tile.weight[0]), weight1(tile.weight[1]),
+              weight2(tile.weight[2]), weight3(tile.weight[3]), pixel(tile.pixel), corners(tile.corners) {}
+
+        INLINE void put(int64_t i, Real x, Real y, Real width, Real height, int32_t w, int32_t h, int32_t start) const {
             // false for NaN; whatever is far away is computed at (0, 0) and masked out
-            bool inside = (sample_x > Real(-1)) & (sample_x < width) & (sample_y > Real(-1)) & (sample_y < height);
-            sample_x = inside ? sample_x : Real(0);
-            sample_y = inside ? sample_y : Real(0);
-            int32_t x0 = int32_t(sample_x), y0 = int32_t(sample_y);  // towards zero, then down to the floor
-            x0 -= Real(x0) > sample_x;
-            y0 -= Real(y0) > sample_y;
-            Real to_right = sample_x - Real(x0), to_lower = sample_y - Real(y0);
-            Real upper_mask = (Real(1) - to_lower) * weigh[i], lower_mask = to_lower * weigh[i];
+            const bool inside = (x > Real(-1)) & (x < width) & (y > Real(-1)) & (y < height);
+            x = inside ? x : Real(0);
+            y = inside ? y : Real(0);
+            int32_t x0 = int32_t(x), y0 = int32_t(y);  // towards zero, then down to the floor
+            x0 -= Real(x0) > x;
+            y0 -= Real(y0) > y;
+            const Real to_right = x - Real(x0), to_lower = y - Real(y0);
+            const Real upper_mask = (Real(1) - to_lower) * weigh[i], lower_mask = to_lower * weigh[i];
             right[i] = to_right;
             lower[i] = to_lower;
             weight0[i] = (Real(1) - to_right) * upper_mask;
             weight1[i] = to_right * upper_mask;
             weight2[i] = (Real(1) - to_right) * lower_mask;
             weight3[i] = to_right * lower_mask;
-            pixel[i] = y0 * w + x0;
-            int32_t columns = (x0 >= 0 ? 5 : 0) | (x0 + 1 < w ? 10 : 0), lines = (y0 >= 0 ? 3 : 0) | (y0 + 1 < h ? 12 : 0);
+            pixel[i] = start + y0 * w + x0;
+            const int32_t columns = (x0 >= 0 ? 5 : 0) | (x0 + 1 < w ? 10 : 0);
+            const int32_t lines = (y0 >= 0 ? 3 : 0) | (y0 + 1 < h ? 12 : 0);
             corners[i] = inside ? columns & lines : 0;
         }
-    }
+    };
 
     // Exponentials of the logits; each group's share of its sum is taken later, by whoever uses the mask.
     void exponentials(Real* mask, int64_t groups) const {
@@ -245,12 +316,12 @@ template <typename T> struct Dcnv3 {
     template <int STRIP>
     INLINE void gather_strip(const Tile<Real>& tile, int64_t lane, Real share, const T* input, const T* beyond, T* output) const {
         constexpr int L = STRIP < WIDTH ? STRIP : WIDTH, BLOCKS = STRIP / L;
-        const int64_t to_right = channels, to_lower = p.w * channels;
-        const int64_t step[4] = {0, to_right, to_lower, to_lower + to_right};
+        const int64_t to_right = channels;
         constexpr int CHAINS = BLOCKS == 1 ? 4 : BLOCKS == 2 ? 2 : 1;  // sums in parallel, as far as registers go
         Pack<Real, L> sums[CHAINS][BLOCKS] = {};
         for (int64_t i = lane; i < lane + taps; ++i) {
             const T* corner = input + tile.pixel[i] * channels;
+            const int64_t to_lower = (LEVELS ? tile.line[i] : p.w) * channels;
             const int32_t corners = tile.corners[i];
             const Real w0 = tile.weight[0][i], w1 = tile.weight[1][i], w2 = tile.weight[2][i], w3 = tile.weight[3][i];
             if (corners == 15) {
@@ -261,6 +332,7 @@ template <typename T> struct Dcnv3 {
                     sums[3 % CHAINS][b] += w3 * load<L>(corner + to_lower + to_right + b * L);
                 }
             } else {  // corners outside the map are read from a row of their own, which costs less than a branch each
+                const int64_t step[4] = {0, to_right, to_lower, to_lower + to_right};
                 for (int k = 0; k < 4; ++k) {
                     const T* from = corners >> k & 1 ? corner + step[k] : beyond;
                     for (int b = 0; b < BLOCKS; ++b) sums[k % CHAINS][b] += tile.weight[k][i] * load<L>(from + b * L);
@@ -330,13 +402,13 @@ template <typename T> struct Dcnv3 {
     template <int STRIP>
     INLINE void scatter_strip(Tile<Real>& tile, int64_t lane, const T* input, const T* grad_output, Real* grad_input) const {
         constexpr int L = STRIP < WIDTH ? STRIP : WIDTH, BLOCKS = STRIP / L;
-        const int64_t to_right = channels, to_lower = p.w * channels;
-        const int64_t step[4] = {0, to_right, to_lower, to_lower + to_right};
         Pack<Real, L> grad[BLOCKS];
         for (int b = 0; b < BLOCKS; ++b) grad[b] = load<L>(grad_output + b * L);
         for (int64_t i = lane; i < lane + taps; ++i) {
             const int32_t corners = tile.corners[i];
             if (!corners) continue;
+            const int64_t to_right = channels, to_lower = (LEVELS ? tile.line[i] : p.w) * channels;
+            const int64_t step[4] = {0, to_right, to_lower, to_lower + to_right};
             const int64_t at = tile.pixel[i] * channels;
             Pack<Real, L> dot[4] = {};
             if (corners == 15) {
@@ -368,6 +440,7 @@ template <typename T> struct Dcnv3 {
     void finish(Tile<Real>& tile, int64_t row, int64_t pixels, int64_t first, int64_t groups) const {
         const int64_t each = groups * taps, lanes = pixels * each, padded = (lanes + 15) / 16 * 16;
         const Real *dots = tile.dots, *mask = tile.mask, *to_right = tile.right, *to_lower = tile.lower, scale = this->scale;
+        const Real *width = tile.tap_x, *height = tile.tap_y;
         const int32_t* corners = tile.corners;
         Real *of_x = tile.offset_x, *of_y = tile.offset_y, *of_mask = tile.weight[0];  // read already, free for results
 #if defined(__GNUC__) && !defined(__clang__)
@@ -377,9 +450,9 @@ template <typename T> struct Dcnv3 {
             const Real right = to_right[i], lower = to_lower[i];
             const Real upper_step = dots[4 * i + 1] - dots[4 * i], lower_step = dots[4 * i + 3] - dots[4 * i + 2];
             const Real upper = dots[4 * i] + right * upper_step, low = dots[4 * i + 2] + right * lower_step;
-            const Real factor = corners[i] ? mask[i] * scale : Real(0);
-            of_x[i] = factor * (upper_step + lower * (lower_step - upper_step));
-            of_y[i] = factor * (low - upper);
+            const Real factor = corners[i] ? mask[i] : Real(0);
+            of_x[i] = factor * (LEVELS ? width[i] : scale) * (upper_step + lower * (lower_step - upper_step));
+            of_y[i] = factor * (LEVELS ? height[i] : scale) * (low - upper);
             of_mask[i] = upper + lower * (low - upper);
         }
         if (p.softmax) {
@@ -390,23 +463,30 @@ template <typename T> struct Dcnv3 {
             }
         }
         for (int64_t k = 0; k < pixels; ++k) {
-            T* grad_offset = static_cast<T*>(p.grad_offset) + ((row + k) * p.groups + first) * taps * 2;
-            T* grad_mask = static_cast<T*>(p.grad_mask) + ((row + k) * p.groups + first) * taps;
-            for (int64_t i = 0; i < each; ++i) {
-                narrow(of_x[k * each + i], grad_offset[2 * i]);
-                narrow(of_y[k * each + i], grad_offset[2 * i + 1]);
-                narrow(of_mask[k * each + i], grad_mask[i]);
+            T* grad_offset = static_cast<T*>(p.grad_offset) + (row + k) * p.grad_offset_row + first * p.grad_offset_group;
+            T* grad_mask = static_cast<T*>(p.grad_mask) + (row + k) * p.grad_mask_row + first * p.grad_mask_group;
+            for (int64_t lane = k * each; lane < (k + 1) * each; lane += taps) {
+                for (int64_t i = 0; i < taps; ++i) {
+                    narrow(of_x[lane + i], grad_offset[2 * i]);
+                    narrow(of_y[lane + i], grad_offset[2 * i + 1]);
+                    narrow(of_mask[lane + i], grad_mask[i]);
+                }
+                grad_offset += p.grad_offset_group, grad_mask += p.grad_mask_group;
             }
         }
     }
 };
 
 template <typename T> void run_forward(int64_t begin, int64_t end, void* problem) {
-    Dcnv3<T>(*static_cast<const Dcnv3Problem*>(problem)).forward_pixels(begin, end);
+    const auto& p = *static_cast<const DeformableProblem*>(problem);
+    if (p.levels) return Deformable<T, true>(p).forward_pixels(begin, end);
+    Deformable<T, false>(p).forward_pixels(begin, end);
 }
 
 template <typename T> void run_backward(int64_t begin, int64_t end, void* problem) {
-    Dcnv3<T>(*static_cast<const Dcnv3Problem*>(problem)).backward_slices(begin, end);
+    const auto& p = *static_cast<const DeformableProblem*>(problem);
+    if (p.levels) return Deformable<T, true>(p).backward_slices(begin, end);
+    Deformable<T, false>(p).backward_slices(begin, end);
 }
 
 inline Range forward_of(int64_t storage) {
