@@ -8,6 +8,7 @@ from torch import Tensor
 from ..checks import in_autocast_dtype, output_size_of, require_alike, require_axes, require_tensors
 from ..dispatch import Call, choose
 from ..geometry import Geometry, IntPair
+from ..native.deformable import Biases
 from . import cpu, op, reference
 
 
@@ -59,7 +60,7 @@ def dcnv3_from_logits(
     logits: Tensor,
     geometry: Geometry,
     backend: str | None = None,
-    biases: cpu.Biases | None = None,
+    biases: Biases | None = None,
 ) -> Tensor:
     """:func:`dcnv3` with the softmax over the taps of each group inside: what the ``DCNv3`` module runs.
 

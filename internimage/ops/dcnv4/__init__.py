@@ -78,9 +78,7 @@ def _dcnv4(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool
     return op.run(input, offset_mask, geometry, softmax, choose(op.BACKENDS, call, backend))
 
 
-def _as_maps(
-    input: Tensor, offset_mask: Tensor, size: tuple[int, int], geometry: Geometry
-) -> tuple[Tensor, Tensor]:
+def _as_maps(input: Tensor, offset_mask: Tensor, size: tuple[int, int], geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Pixels in one row as maps."""
     require_axes(("N", "pixels", "channels"), input=input, offset_mask=offset_mask)
     if len(size) != 2 or size[0] * size[1] != input.shape[1]:

@@ -1,0 +1,69 @@
+"""Forward and backward on the CPU: describes the attention to the C++ kernels in ``ops/native``."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from .. import native
+from ..dispatch import Call
+from ..layout import by_group
+from ..native.deformable import DeformableCall
+from .levels import Sizes
+
+
+def why_not(call: Call) -> list[str]:
+    """Reasons to refuse ``call``."""
+    reasons = []
+    if call.device_type != "cpu":
+        reasons.append(f"value is on {call.device_type}")
+    if len(call.shape) == 3 and call.shape[1] >= 2**31:
+        reasons.append("the levels have 2**31 pixels or more; the kernel counts them in 32 bits")
+    error = native.load_error()
+    if error:
+        reasons.append(error)
+    return reasons
+
+
+def forward(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool = False) -> Tensor:
+    """Shapes as in ``reference``; with ``softmax`` the weights are logits."""
+    n, queries = weights.shape[:2]
+    call, _levels = _call(values, locations, weights, sizes, softmax)
+    return call.forward(values.new_empty(n, queries, values.shape[-1]))
+
+
+def backward(
+    grad_output: Tensor,
+    values: Tensor,
+    locations: Tensor,
+    weights: Tensor,
+    sizes: Sizes,
+    softmax: bool = False,
+    into: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of values, locations and weights, the last two written ``into`` tensors where they are given."""
+    grad_locations, grad_weights = into or (torch.empty(t.shape, dtype=t.dtype) for t in (locations, weights))
+    call, _levels = _call(values, locations, weights, sizes, softmax)
+    grads = (by_group(grad.unsqueeze(1), weights.shape[2]) for grad in (grad_locations, grad_weights))
+    return call.backward(grad_output, *grads), grad_locations, grad_weights
+
+
+def _call(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool):
+    """The call, and the numbers that it points to."""
+    levels = (ctypes.c_int64 * (2 * len(sizes)))(*(side for size in sizes for side in size))
+    call = DeformableCall(
+        values,
+        by_group(locations.unsqueeze(1), weights.shape[2]),
+        by_group(weights.unsqueeze(1), weights.shape[2]),
+        softmax,
+        h=1,
+        w=values.shape[1],
+        h_out=1,
+        w_out=weights.shape[1],
+        levels=ctypes.addressof(levels),
+        level_count=len(sizes),
+        points=weights.shape[3] // len(sizes),
+    )
+    return call, levels

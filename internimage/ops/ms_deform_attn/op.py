@@ -1,0 +1,92 @@
+"""Joins the backends to PyTorch: the registered operator for graphs, an autograd function for eager calls."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..dispatch import Backend, named
+from . import cpu, reference
+from .levels import Sizes
+
+BACKENDS = (
+    Backend("cpu", cpu.why_not, cpu.forward, cpu.backward),
+    # grid_sample leaves the gradient of a location on a grid line to rounding, so it is picked unnamed for inference only
+    Backend("grid_sample", reference.why_not, reference.export_form, automatic=lambda call: not call.needs_grad),
+    Backend("reference", reference.why_not, reference.four_corners),
+)
+
+
+@torch.library.custom_op("internimage::ms_deform_attn", mutates_args=())
+def ms_deform_attn_op(
+    values: Tensor, locations: Tensor, weights: Tensor, sizes: list[int], softmax: bool, backend: str
+) -> Tensor:
+    return named(BACKENDS, backend).forward(values, locations, weights, _in_pairs(sizes), softmax)
+
+
+@torch.library.custom_op("internimage::ms_deform_attn_backward", mutates_args=())
+def ms_deform_attn_backward_op(
+    grad_output: Tensor,
+    values: Tensor,
+    locations: Tensor,
+    weights: Tensor,
+    sizes: list[int],
+    softmax: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    run_backward = named(BACKENDS, backend).backward
+    assert run_backward is not None, backend  # plain PyTorch forms never come here
+    return run_backward(grad_output, values, locations, weights, _in_pairs(sizes), softmax)
+
+
+def _in_pairs(sizes: list[int]) -> Sizes:
+    return tuple(zip(sizes[::2], sizes[1::2], strict=True))
+
+
+@ms_deform_attn_op.register_fake
+def _(values, locations, weights, *args):
+    return values.new_empty(*weights.shape[:2], values.shape[-1])
+
+
+@ms_deform_attn_backward_op.register_fake
+def _(grad_output, values, locations, weights, *args):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (values, locations, weights))
+
+
+def _save(ctx, inputs, output):
+    *tensors, ctx.sizes, ctx.softmax, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad_output):
+    args = (*ctx.saved_tensors, ctx.sizes, ctx.softmax, ctx.backend)
+    return *ms_deform_attn_backward_op(grad_output.contiguous(), *args), None, None, None
+
+
+ms_deform_attn_op.register_autograd(_backward, setup_context=_save)
+
+
+class MSDeformAttnFunction(torch.autograd.Function):
+    """The eager path: a third of the call overhead of the registered operator."""
+
+    @staticmethod
+    def forward(ctx, values, locations, weights, sizes, softmax, backend):
+        ctx.save_for_backward(values, locations, weights)
+        ctx.call, ctx.backend = (sizes, softmax), backend
+        return backend.forward(values, locations, weights, sizes, softmax)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        return *ctx.backend.backward(grad_output.contiguous(), *ctx.saved_tensors, *ctx.call), None, None, None
+
+
+def run(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool, backend: Backend) -> Tensor:
+    """Call ``backend`` by the road that fits: plain PyTorch, the registered operator in a graph, or autograd."""
+    if backend.backward is None:
+        return backend.forward(values, locations, weights, sizes, softmax)
+    if torch.compiler.is_compiling():
+        flat = [side for size in sizes for side in size]
+        return ms_deform_attn_op(values, locations, weights, flat, softmax, backend.name)
+    if torch.is_grad_enabled() and (values.requires_grad or locations.requires_grad or weights.requires_grad):
+        return MSDeformAttnFunction.apply(values, locations, weights, sizes, softmax, backend)
+    return backend.forward(values, locations, weights, sizes, softmax)
