@@ -1,7 +1,7 @@
 """Weighted sums of bilinear samples in differentiable PyTorch: what the reference forms of all operators are made of.
 
-B maps (images times groups), H W their size, D channels, Q outputs with P samples each. Positions are in pixels. Samples
-outside a map, and samples at NaN or infinite positions, contribute nothing, to the output as to every gradient.
+B maps (images times groups), H W their size, D channels, Q outputs with P samples each. Positions are in pixels.
+Samples outside a map, and samples at NaN or infinite positions, contribute nothing, to the output as to every gradient.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every operator asks of its tensors before a backend sees them; each message names the argument and both values."""
+"""What every operator asks of its tensors before a backend sees them."""
 
 from __future__ import annotations
 

@@ -109,7 +109,8 @@ def backward(
         launch(
             grad_output, input, offset, mask, grad_input, *of,
             grad_offset_row=of[0].stride(0), grad_mask_row=of[1].stride(0),
-            GRAD_OFFSET_GROUP=of[0].stride(1), GRAD_MASK_GROUP=of[1].stride(1), **sizes, **constants, **setting.all_kwargs(), **COMPILER_OPTIONS,
+            GRAD_OFFSET_GROUP=of[0].stride(1), GRAD_MASK_GROUP=of[1].stride(1),
+            **sizes, **constants, **setting.all_kwargs(), **COMPILER_OPTIONS,
         )  # fmt: skip
     return grad_input.to(input.dtype), grad_offset, grad_mask
 

@@ -1,7 +1,7 @@
 """DCNv3 in differentiable PyTorch: the definition of right, and beside it the form that exports.
 
-N images, H W input size, G groups, D channels per group, C = G*D, P taps, L = H_out*W_out output pixels. Offset and mask
-may have an axis for the groups, (N, H_out, W_out, G, P*2) and (N, H_out, W_out, G, P).
+N images, H W input size, G groups, D channels per group, C = G*D, P taps, L = H_out*W_out output pixels. Offset and
+mask may have an axis for the groups, (N, H_out, W_out, G, P*2) and (N, H_out, W_out, G, P).
 """
 
 from __future__ import annotations

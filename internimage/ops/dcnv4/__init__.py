@@ -37,8 +37,8 @@ def dcnv4(
     Args:
         input: (N, H, W, C), float32, float64, float16 or bfloat16; C is a multiple of ``groups``. With ``size`` the
             pixels may stand in one row: (N, H*W, C).
-        offset_mask: (N, H_out, W_out, K) or, with pixels in one row, (N, H_out*W_out, K); K is ``groups*P*3`` rounded up
-            to a multiple of 8. For each group in turn: P offsets (x, y) in input pixels, then P mask values, used as
+        offset_mask: (N, H_out, W_out, K) or, with pixels in one row, (N, H_out*W_out, K); K is ``groups*P*3`` rounded
+            up to a multiple of 8. For each group in turn: P offsets (x, y) in input pixels, then P mask values, used as
             given; what stands behind the last group is not read.
         kernel_size, stride, padding, dilation: an int or a pair (height, width).
         offset_scale: multiplies the taps and the learned offsets around the middle of the kernel.
@@ -101,7 +101,7 @@ def _check(input: Tensor, offset_mask: Tensor, geometry: Geometry) -> None:
     if tuple(offset_mask.shape) != expected:
         used = 3 * geometry.groups * geometry.taps
         raise ValueError(
-            f"offset_mask has shape {tuple(offset_mask.shape)}, expected {expected} = (N, H_out, W_out, groups*P*3 rounded up "
-            f"to a multiple of 8)\n  with groups={geometry.groups}, kernel_size={geometry.kernel_size}, "
+            f"offset_mask has shape {tuple(offset_mask.shape)}, expected {expected} = (N, H_out, W_out, groups*P*3 rounded "
+            f"up to a multiple of 8)\n  with groups={geometry.groups}, kernel_size={geometry.kernel_size}, "
             f"P={geometry.taps}, hence {used} numbers used."
         )

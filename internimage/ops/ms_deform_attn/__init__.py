@@ -26,18 +26,18 @@ def ms_deform_attn(
     """Multi-scale deformable attention: for each query and head a weighted sum of bilinear samples from all levels.
 
     Args:
-        value: (N, S, M, D), float32, float64, float16 or bfloat16: M heads of D channels at the S pixels of all levels,
-            one level behind the other, each row by row.
-        spatial_shapes: (height, width) of each of the L levels, as pairs of ints, or as a tensor (L, 2), which is read to
-            the host at every call. A level may be empty.
+        value: (N, S, M, D), float32, float64, float16 or bfloat16: M heads of D channels at the S pixels of all
+            levels, one level behind the other, each row by row.
+        spatial_shapes: (height, width) of each of the L levels, as pairs of ints, or as a tensor (L, 2), which is read
+            to the host at every call. A level may be empty.
         sampling_locations: (N, Q, M, L, P, 2), x before y, 0 to 1 over a level: a location samples at pixel
             ``location * size - 0.5``.
         attention_weights: (N, Q, M, L, P), used as given; usually a softmax over L*P.
         backend: ``None`` picks the fastest that accepts these inputs; see ``available_backends()``.
 
     Returns:
-        (N, Q, M*D) in the dtype of ``value``. Samples outside a level, and samples at NaN or infinite locations, count as
-        zero. Coordinates and sums are float32 for the half types.
+        (N, Q, M*D) in the dtype of ``value``. Samples outside a level, and samples at NaN or infinite locations, count
+        as zero. Coordinates and sums are float32 for the half types.
 
     Raises:
         ValueError: a shape, dtype or device does not fit; the message names the argument and both values.
@@ -91,8 +91,8 @@ def ms_deform_attn_packed(
     n, queries, heads, numbers = locations_logits.shape
     if (n, heads) != (value.shape[0], value.shape[2]) or numbers % (3 * len(sizes)) or not numbers:
         raise ValueError(
-            f"locations_logits has shape {tuple(locations_logits.shape)}, expected ({value.shape[0]}, Q, {value.shape[2]}, "
-            f"a multiple of {3 * len(sizes)}) for value of {tuple(value.shape)} and {len(sizes)} levels"
+            f"locations_logits has shape {tuple(locations_logits.shape)}, expected ({value.shape[0]}, Q, "
+            f"{value.shape[2]}, a multiple of {3 * len(sizes)}) for value of {tuple(value.shape)} and {len(sizes)} levels"
         )
     locations, logits = locations_logits.split((numbers // 3 * 2, numbers // 3), dim=-1)
     return _attend(value.flatten(2), locations, logits, sizes, softmax=True, backend=backend)
