@@ -15,11 +15,12 @@ import pytest
 import torch
 import triton
 
-from internimage.ops import available_backends, dcnv3
+from internimage.ops import available_backends, dcnv3, triton_backend
 from internimage.ops.dcnv3 import gpu, triton_kernels
 from internimage.ops.dcnv3.op import BACKENDS, dcnv3_backward_op
 from internimage.ops.dispatch import Call, choose
 from internimage.ops.geometry import Geometry
+from internimage.ops.layout import by_group
 
 from .cases import CASES, DTYPES, Case, Inputs, Result, as_keywords, assert_same, forward, near_lattice, run
 from .test_dcnv3_ladder import RECORDED, load_recorded
@@ -138,7 +139,7 @@ def test_slices_of_one_packed_tensor_are_read_in_place(large_blocks, softmax):
     inputs = BASE.make(torch.float32)
     packed = torch.cat([inputs.offset, inputs.mask], -1)
     offset, mask = packed.split([inputs.offset.shape[-1], inputs.mask.shape[-1]], -1)
-    assert gpu._rows(offset).data_ptr() == offset.data_ptr() and gpu._rows(mask).data_ptr() == mask.data_ptr()
+    assert all(by_group(tensor, 2).data_ptr() == tensor.data_ptr() for tensor in (offset, mask))
     sliced = replace(inputs, offset=offset, mask=mask)
     assert_same(run(sliced, "triton", softmax), run(inputs.to(torch.float64), "reference", softmax), "operator")
 
@@ -170,7 +171,7 @@ def test_a_gradient_that_is_one_number_expanded(large_blocks, softmax):
 def test_long_addresses_give_the_same_numbers(large_blocks, monkeypatch, softmax):
     inputs = BASE.make(torch.float32)
     want = run(inputs, "triton", softmax)
-    monkeypatch.setattr(gpu, "_INT32_ADDRESSES", 0)
+    monkeypatch.setattr(triton_backend, "INT32_ADDRESSES", 0)
     assert constants_of(inputs)["INDEX"] is triton.language.int64
     assert_same(run(inputs, "triton", softmax), want, "operator")
 
@@ -191,8 +192,8 @@ def test_addresses_are_long_from_2_31_elements_on(which):
 
 
 def constants_of(inputs: Inputs) -> dict:
-    rows = (gpu._rows(inputs.offset), gpu._rows(inputs.mask))
-    return gpu.arguments(inputs.input, *rows, inputs.grad_output.shape, inputs.geometry, False)[1]
+    lanes = (by_group(tensor, inputs.geometry.groups) for tensor in (inputs.offset, inputs.mask))
+    return gpu.arguments(inputs.input, inputs.grad_output, *lanes, geometry=inputs.geometry, softmax=False)
 
 
 def test_reads_the_far_end_of_a_map_beyond_2_31_elements():
@@ -227,7 +228,7 @@ def test_runs_on_the_cpu_when_named_and_is_not_picked_there():
 
 def test_refuses_other_devices():
     call = Call("dcnv3", (1, 4, 4, 8), torch.float32, "mps", 1, needs_grad=False)
-    assert gpu.why_not(call) == ["input is on mps"]
+    assert triton_backend.why_not(call) == ["the tensors are on mps"]
 
 
 TINY = Case("tiny", (1, 2, 3), 2, Geometry((1, 2), groups=1))

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from internimage.ops import BackendError, available_backends
-from internimage.ops.dcnv3 import gpu
+from internimage.ops import BackendError, available_backends, triton_backend
 
 from .cases import Case, forward
 
@@ -61,7 +60,7 @@ assert not loaded, sorted(loaded)
 def test_refuses_the_cpu_outside_the_interpreter_and_says_how_to_get_there(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     inputs = Case("any", (1, 3, 4)).make(torch.float32)
-    with pytest.raises(BackendError, match="triton +input is on cpu .*TRITON_INTERPRET=1"):
+    with pytest.raises(BackendError, match="triton +the tensors are on cpu .*TRITON_INTERPRET=1"):
         forward(inputs, "triton")
 
 
@@ -74,7 +73,7 @@ def test_names_what_is_missing(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
-    assert "C compiler" in gpu._look_around.__wrapped__("cuda")
-    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)
-    assert gpu._look_around.__wrapped__("cuda") == "Triton is not installed"
+    monkeypatch.setattr(triton_backend.shutil, "which", lambda name: None)
+    assert "C compiler" in triton_backend._look_around.__wrapped__("cuda")
+    monkeypatch.setattr(triton_backend.importlib.util, "find_spec", lambda name: None)
+    assert triton_backend._look_around.__wrapped__("cuda") == "Triton is not installed"

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 
+from internimage.ops import triton_backend
 from internimage.ops.dcnv3 import gpu
+from internimage.ops.dcnv4.packed import packed_channels, unpack
 from internimage.ops.geometry import Geometry
 
 from .cases import Inputs, draw
+from .compiling import Compiler, assert_machine_code
 
-triton = pytest.importorskip("triton", reason="Triton is not installed")
 pytestmark = pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="the interpreter's kernels do not compile")
 
 BOTH = pytest.mark.parametrize("direction", ["forward", "backward"])
 LIKE_T = Geometry(groups=4)
-
-
-class Card:
-    """As much of a driver as compiling needs. The device's number is its capability: kernels are kept by device."""
-
-    def __init__(self, capability: int):
-        self.capability = capability
-
-    def get_current_target(self):
-        return triton.backends.compiler.GPUTarget("cuda", self.capability, 32)
-
-    def get_current_device(self) -> int:
-        return self.capability
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
 
 
 @pytest.fixture
@@ -40,39 +27,19 @@ def compile_for(monkeypatch, tmp_path):
     """A function that calls the backend as for a card of some capability, and returns the compiled kernel."""
     from internimage.ops.dcnv3 import triton_kernels
 
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    compiled = []
-    for kernel in (triton_kernels.forward_kernel, triton_kernels.backward_kernel):
-        monkeypatch.setattr(kernel, "run", compiles_only(kernel.run, compiled))
+    compiler = Compiler(triton_kernels, monkeypatch, tmp_path)
 
     def compile_for(capability: int, direction: str, inputs: Inputs, softmax: bool = True):
-        monkeypatch.setattr(triton.runtime.driver, "_active", Card(capability))
-        tensors = (inputs.input, inputs.offset, inputs.mask)
+        call = (inputs.input, inputs.offset, inputs.mask, inputs.geometry, softmax)
         if direction == "forward":
-            gpu.forward(*tensors, inputs.geometry, softmax)
-        else:
-            gpu.backward(inputs.grad_output, *tensors, inputs.geometry, softmax)
-        return compiled.pop()
+            return compiler.compiled(capability, gpu.forward, *call)
+        return compiler.compiled(capability, gpu.backward, inputs.grad_output, *call)
 
     return compile_for
 
 
-def compiles_only(run, compiled: list):
-    """``kernel.run`` up to the launch."""
-
-    def stop_there(*tensors, warmup, **arguments):
-        compiled.append(run(*tensors, warmup=True, **arguments))
-
-    return stop_there
-
-
 def inputs(dtype: torch.dtype, geometry: Geometry = LIKE_T, depth: int = 16, size=(2, 14, 14)) -> Inputs:
     return draw(size, depth, geometry).to(dtype)
-
-
-def assert_machine_code(kernel, capability: int) -> None:
-    assert kernel.asm["cubin"][:4] == b"\x7fELF" and len(kernel.asm["cubin"]) > 4096
-    assert f".target sm_{capability}" in kernel.asm["ptx"]
 
 
 CARDS = [(80, torch.float16), (90, torch.bfloat16), (100, torch.float32)]
@@ -115,10 +82,19 @@ def test_compiles_for_every_class_of_shape(compile_for, shape, direction):
 @BOTH
 def test_compiles_with_long_addresses(compile_for, direction, monkeypatch):
     short = compile_for(90, direction, inputs(torch.bfloat16))
-    monkeypatch.setattr(gpu, "_INT32_ADDRESSES", 0)
+    monkeypatch.setattr(triton_backend, "INT32_ADDRESSES", 0)
     long = compile_for(90, direction, inputs(torch.bfloat16))
     assert_machine_code(long, 90)
     assert long is not short
+
+
+@BOTH
+def test_compiles_for_views_of_one_packed_tensor(compile_for, direction):
+    """As DCNv4 has offsets and masks, with other strides between the groups."""
+    packed = inputs(torch.float16)
+    views = unpack(torch.zeros(2, 14, 14, packed_channels(LIKE_T), dtype=torch.float16), LIKE_T)
+    packed = replace(packed, offset=views[0], mask=views[1])
+    assert_machine_code(compile_for(90, direction, packed, softmax=False), 90)
 
 
 @BOTH

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .. import triton_backend
 from ..dispatch import Backend
 from ..geometry import Geometry
 from . import cpu, gpu, reference
 
 BACKENDS = (
-    Backend("triton", gpu.why_not, gpu.forward, gpu.backward, automatic=lambda call: call.device_type == "cuda"),
+    Backend("triton", triton_backend.why_not, gpu.forward, gpu.backward, triton_backend.automatic),
     Backend("cpu", cpu.why_not, cpu.forward, cpu.backward),
     # grid_sample leaves the offset gradient on a grid line to rounding, so it is picked unnamed for inference only
     Backend("grid_sample", reference.why_not, reference.export_form, automatic=lambda call: not call.needs_grad),

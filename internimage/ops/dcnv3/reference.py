@@ -46,7 +46,7 @@ def dcnv3(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softm
     x, y, weight = (lane.permute(0, 3, 1, 2, 4).reshape(n * groups, h_out * w_out, taps) for lane in lanes)
     values = input.to(dtype).reshape(n, h * w, groups, depth).transpose(1, 2).reshape(n * groups, h * w, depth)
     output = sum_of_corners(values, (h, w), x, y, weight)
-    return output.view(n, groups, -1, depth).transpose(1, 2).reshape(n, h_out, w_out, c).to(input.dtype)
+    return output.view(n, groups, h_out * w_out, depth).transpose(1, 2).reshape(n, h_out, w_out, c).to(input.dtype)
 
 
 def export_form(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool = False) -> Tensor:

@@ -1,11 +1,7 @@
 """The Triton kernels of DCNv3 and their launch settings. Only ``gpu.py`` imports this file, at the first call.
 
-H W input size, G groups, D channels per group, C = G*D, P taps. A row is one group of one output pixel; a program
-takes a block of rows with all D channels and walks over the taps. Neighbouring rows are neighbouring groups, so that
-the channels of a pixel are read and written side by side.
-
-The geometry is compiled in: a network has few of them, and constant strides let the compiler widen its loads.
-SUM is the type of coordinates and sums, INDEX that of addresses.
+The words are those of ``ops/triton_bilinear.py``; a row is one group of one output pixel. The geometry is compiled in:
+a network has few of them, and constant strides let the compiler widen its loads.
 """
 
 from __future__ import annotations
@@ -13,19 +9,29 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-INTERPRETED: bool = triton.knobs.runtime.interpret  # fixed for the life of the process when kernels are defined
+from ..triton_bilinear import (
+    add_sample,
+    by_class,
+    cell_of,
+    load_outputs,
+    logit_grads,
+    sample_grads,
+    softmax,
+    store_outputs,
+    store_taps,
+)
 
 _SIZES = ["rows", "h", "w", "h_out", "w_out"]  # no kernel of their own for sizes of 1 or multiples of 16
 
 
 def forward_setting(depth: int, taps: int) -> triton.Config:
     """How to launch the forward kernel for ``depth`` channels per group and ``taps`` sampling points."""
-    return _by_class(_FORWARD_SETTINGS, max(depth, taps))
+    return by_class(_FORWARD_SETTINGS, max(depth, taps))
 
 
 def backward_setting(depth: int, taps: int) -> triton.Config:
     """The same for the backward kernel, which holds more for each row."""
-    return _by_class(_BACKWARD_SETTINGS, max(depth, taps))
+    return by_class(_BACKWARD_SETTINGS, max(depth, taps))
 
 
 # by the wider of D and P: about a thousand values a block forward, half of that backward
@@ -43,10 +49,6 @@ _BACKWARD_SETTINGS = {
 }
 
 
-def _by_class(settings: dict, width: int) -> triton.Config:
-    return next(setting for limit, setting in settings.items() if limit is None or width <= limit)
-
-
 @triton.jit
 def _output_position(row, h_out, w_out, G: tl.constexpr):
     """Pixel number, group, image, y and x of each row."""
@@ -61,7 +63,7 @@ def _sample(
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     ORIGIN_Y: tl.constexpr, ORIGIN_X: tl.constexpr, SCALE: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """Where tap ``p`` samples: is it near the image, the cell's upper left corner, and the distance from there."""
+    """The cell that tap ``p`` samples."""
     cell = p
     if CENTER >= 0:
         cell += (cell >= CENTER).to(tl.int32)
@@ -71,30 +73,7 @@ def _sample(
     tap_y = ((cell % KERNEL_H) * DILATION_H).to(SUM)
     x = (x_out * STRIDE_W).to(SUM) + ORIGIN_X + (offset_x + tap_x) * SCALE
     y = (y_out * STRIDE_H).to(SUM) + ORIGIN_Y + (offset_y + tap_y) * SCALE
-    inside = active & (x > -1) & (y > -1) & (x < w) & (y < h)  # false for NaN
-    x, y = tl.where(inside, x, 0.0), tl.where(inside, y, 0.0)  # so that what is not near cannot poison the sums
-    x0, y0 = tl.floor(x), tl.floor(y)
-    return inside, x0.to(tl.int32), y0.to(tl.int32), x - x0, y - y0
-
-
-@triton.jit
-def _corner(image, group, y, x, inside, h, w, channel, G: tl.constexpr, D: tl.constexpr):
-    """Addresses of the channels of one corner, and whether it lies in the image: (rows, D), (rows,)."""
-    valid = inside & (y >= 0) & (y < h) & (x >= 0) & (x < w)
-    pixel = (image * h + y) * w + x
-    return ((pixel * G + group) * D)[:, None] + channel[None, :], valid
-
-
-@triton.jit
-def _softmax(at, active, BLOCK_TAPS: tl.constexpr, P: tl.constexpr, SUM: tl.constexpr):
-    """Largest logit, sum of exponentials, and the weights themselves: (rows,), (rows,), (rows, BLOCK_TAPS)."""
-    tap = tl.arange(0, BLOCK_TAPS)
-    logits = tl.load(at[:, None] + tap[None, :], mask=active[:, None] & (tap < P)[None, :], other=0.0).to(SUM)
-    logits = tl.where((tap < P)[None, :], logits, float("-inf"))
-    top = tl.max(logits, 1)
-    weights = tl.exp(logits - top[:, None])
-    total = tl.sum(weights, 1)
-    return top, total, weights / total[:, None]
+    return cell_of(x, y, active, h, w)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -113,10 +92,11 @@ def forward_kernel(
     channel = tl.arange(0, BLOCK_D)
     active = row < rows
     pixel, group, image, y_out, x_out = _output_position(row, h_out, w_out, G)
+    first = image * h * w
     offset_at = offset + pixel * offset_row + group * OFFSET_GROUP
     mask_at = mask + pixel * mask_row + group * MASK_GROUP
     if SOFTMAX:
-        top, total, _ = _softmax(mask_at, active, BLOCK_TAPS, P, SUM)
+        top, total, _ = softmax(mask_at, active, BLOCK_TAPS, P, SUM)
     sums = tl.zeros((BLOCK_ROWS, BLOCK_D), SUM)
     for p in tl.range(0, P, loop_unroll_factor=UNROLL):
         weight = tl.load(mask_at + p, mask=active, other=0.0).to(SUM)
@@ -126,24 +106,10 @@ def forward_kernel(
             offset_at, p, active, y_out, x_out, h, w, KERNEL_H, CENTER,
             STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, ORIGIN_Y, ORIGIN_X, SCALE, SUM,
         )  # fmt: skip
-        weight = tl.where(inside, weight, 0.0)
-        for corner in tl.static_range(4):
-            step_x, step_y = corner % 2, corner // 2
-            at, valid = _corner(image, group, y + step_y, x + step_x, inside, h, w, channel, G, D)
-            share = (right if step_x else 1 - right) * (lower if step_y else 1 - lower) * weight
-            values = tl.load(input + at, mask=valid[:, None] & (channel < D)[None, :], other=0.0).to(SUM)
-            sums += tl.where(valid, share, 0.0)[:, None] * values
-    at = (row * D)[:, None] + channel[None, :]
-    tl.store(output + at, sums.to(output.dtype.element_ty), mask=active[:, None] & (channel < D)[None, :])
-
-
-@triton.jit
-def _corner_grads(input, grad_input, at, valid, share, grads, channel, D: tl.constexpr, SUM: tl.constexpr):
-    """Adds one corner's part of the input gradient; returns the gradient of the corner's share, (rows,)."""
-    wanted = valid[:, None] & (channel < D)[None, :]
-    values = tl.load(input + at, mask=wanted, other=0.0).to(SUM)
-    tl.atomic_add(grad_input + at, share[:, None] * grads, mask=wanted, sem="relaxed")
-    return tl.where(valid, tl.sum(values * grads, 1), 0.0)
+        sums = add_sample(
+            sums, input, first, group, inside, x, y, right, lower, weight, h, w, channel, G, D, SUM
+        )  # fmt: skip
+    store_outputs(output, row, active, channel, sums, D)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -163,12 +129,13 @@ def backward_kernel(
     channel, tap = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_TAPS)
     active = row < rows
     pixel, group, image, y_out, x_out = _output_position(row, h_out, w_out, G)
+    first = image * h * w
     offset_at = offset + pixel * offset_row + group * OFFSET_GROUP
     mask_at = mask + pixel * mask_row + group * MASK_GROUP
+    grad_offset_at = grad_offset + pixel * grad_offset_row + group * GRAD_OFFSET_GROUP
     if SOFTMAX:
-        top, total, weights = _softmax(mask_at, active, BLOCK_TAPS, P, SUM)
-    at = (row * D)[:, None] + channel[None, :]
-    grads = tl.load(grad_output + at, mask=active[:, None] & (channel < D)[None, :], other=0.0).to(SUM)
+        top, total, weights = softmax(mask_at, active, BLOCK_TAPS, P, SUM)
+    grads = load_outputs(grad_output, row, active, channel, D, SUM)
     weight_grads = tl.zeros((BLOCK_ROWS, BLOCK_TAPS), SUM)
     for p in range(P):
         weight = tl.load(mask_at + p, mask=active, other=0.0).to(SUM)
@@ -178,24 +145,14 @@ def backward_kernel(
             offset_at, p, active, y_out, x_out, h, w, KERNEL_H, CENTER,
             STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, ORIGIN_Y, ORIGIN_X, SCALE, SUM,
         )  # fmt: skip
-        weight = tl.where(inside, weight, 0.0)
-        weight_grad, grad_x, grad_y = tl.zeros_like(weight), tl.zeros_like(weight), tl.zeros_like(weight)
-        for corner in tl.static_range(4):
-            step_x, step_y = corner % 2, corner // 2
-            at, valid = _corner(image, group, y + step_y, x + step_x, inside, h, w, channel, G, D)
-            share_x = right if step_x else 1 - right
-            share_y = lower if step_y else 1 - lower
-            share_grad = _corner_grads(
-                input, grad_input, at, valid, share_x * share_y * weight, grads, channel, D, SUM
-            )  # fmt: skip
-            weight_grad += share_x * share_y * share_grad
-            grad_x += share_y * share_grad * (2 * step_x - 1)
-            grad_y += share_x * share_grad * (2 * step_y - 1)
+        weight_grad, grad_x, grad_y = sample_grads(
+            grads, input, grad_input, first, group, inside, x, y, right, lower, weight, h, w, channel, G, D, SUM
+        )  # fmt: skip
         weight_grads = tl.where((tap == p)[None, :], weight_grad[:, None], weight_grads)
-        grad_at = grad_offset + pixel * grad_offset_row + group * GRAD_OFFSET_GROUP + 2 * p
-        tl.store(grad_at, (grad_x * weight * SCALE).to(grad_offset.dtype.element_ty), mask=active)
-        tl.store(grad_at + 1, (grad_y * weight * SCALE).to(grad_offset.dtype.element_ty), mask=active)
+        at = grad_offset_at + 2 * p
+        tl.store(at, (grad_x * SCALE).to(grad_offset.dtype.element_ty), mask=active)
+        tl.store(at + 1, (grad_y * SCALE).to(grad_offset.dtype.element_ty), mask=active)
     if SOFTMAX:
-        weight_grads = weights * (weight_grads - tl.sum(weights * weight_grads, 1)[:, None])
-    at = (pixel * grad_mask_row + group * GRAD_MASK_GROUP)[:, None] + tap[None, :]
-    tl.store(grad_mask + at, weight_grads.to(grad_mask.dtype.element_ty), mask=active[:, None] & (tap < P)[None, :])
+        weight_grads = logit_grads(weights, weight_grads)
+    at = grad_mask + pixel * grad_mask_row + group * GRAD_MASK_GROUP
+    store_taps(at, active, weight_grads, BLOCK_TAPS, P)

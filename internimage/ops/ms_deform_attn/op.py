@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .. import triton_backend
 from ..dispatch import Backend, named
-from . import cpu, reference
+from . import cpu, gpu, reference
 from .levels import Sizes
 
 BACKENDS = (
+    Backend("triton", triton_backend.why_not, gpu.forward, gpu.backward, triton_backend.automatic),
     Backend("cpu", cpu.why_not, cpu.forward, cpu.backward),
-    # grid_sample leaves the gradient of a location on a grid line to rounding, so it is picked unnamed for inference only
+    # grid_sample leaves the location gradient on a grid line to rounding, so it is picked unnamed for inference only
     Backend("grid_sample", reference.why_not, reference.export_form, automatic=lambda call: not call.needs_grad),
     Backend("reference", reference.why_not, reference.four_corners),
 )
