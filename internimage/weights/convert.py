@@ -95,10 +95,9 @@ def _with_tensors(checkpoint: Checkpoint, config: InternImageConfig, num_classes
 def _save_released(target: Path, tensors: dict[str, Tensor]) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        torch.save(
-            {"model": {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}},
-            temporary,
-        )
+        plain = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
+        with open(temporary, "wb") as file:  # a name that cannot be written is an OSError here, a RuntimeError in torch
+            torch.save({"model": plain}, file)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
