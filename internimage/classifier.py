@@ -152,7 +152,8 @@ class Classifier:
         """Predictions for prepared pictures (N, C, S, S); ValueError when the model gives NaN."""
         probabilities = self.probabilities(batch)
         if not probabilities.isfinite().all():
-            raise ValueError(f"the model gives no numbers in {str(self.dtype).removeprefix('torch.')}; try float32")
+            hint = "the weights may be damaged" if self.dtype in (torch.float32, torch.float64) else "try float32"
+            raise ValueError(f"the model gives no numbers in {str(self.dtype).removeprefix('torch.')}; {hint}")
         probs, indices = probabilities.topk(min(top, len(self.class_names)), dim=-1)
         return [
             Prediction(tuple(self.class_names[i] for i in row_indices), tuple(row_probs), tuple(row_indices), self.note)

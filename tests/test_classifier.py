@@ -179,3 +179,17 @@ def test_a_missing_embedded_model_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("internimage.classifier.embedded_weights", lambda name: tmp_path / f"{name}.safetensors")
     with pytest.raises(FileNotFoundError, match="internimage_femto"):
         internimage.load()
+
+
+def test_a_device_without_numbers_is_refused():
+    with pytest.raises(ValueError, match="device 'meta' is not on this machine"):
+        internimage.load(device="meta")
+
+
+def test_weights_that_are_no_numbers_are_named():
+    classifier = internimage.load(device="cpu")
+    with torch.no_grad():
+        for parameter in classifier.model.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(ValueError, match="no numbers in float32; the weights may be damaged"):
+        classifier.predict(Image.new("L", (28, 28)))
