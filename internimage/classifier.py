@@ -23,7 +23,6 @@ from .weights.architecture import architecture_of, released_shapes
 from .weights.checkpoint import Checkpoint, open_checkpoint
 from .weights.convert import image_size_of
 from .weights.load import load_weights
-from .weights.own import card_from_metadata
 from .weights.report import WeightsError
 
 EMBEDDED = "internimage_femto"
@@ -238,7 +237,7 @@ def _source_of(name: str | None) -> str:
 
 def _architecture(checkpoint: Checkpoint, name: str | None) -> tuple[InternImageConfig, int]:
     """Configuration and number of classes: of the named model, or as the checkpoint tells."""
-    if name is None or card_from_metadata(checkpoint.config) is not None:
+    if name is None or checkpoint.card is not None:
         config, classes = architecture_of(checkpoint)
     else:
         entry, shapes = catalog.find(name), released_shapes(checkpoint.shapes)
@@ -251,7 +250,7 @@ def _architecture(checkpoint: Checkpoint, name: str | None) -> tuple[InternImage
 
 def _with_card(model: nn.Module, checkpoint: Checkpoint) -> Classifier | None:
     """For files of our own, which say how they are used."""
-    card = card_from_metadata(checkpoint.config)
+    card = checkpoint.card
     if card is None or card.preprocessing is None:
         return None
     return Classifier(model, card.preprocessing, card.class_names, name=card.name, note=card.note)

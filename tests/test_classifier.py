@@ -14,7 +14,7 @@ from internimage.classifier import Classifier, Prediction
 from internimage.data.pictures import PictureError
 from internimage.data.transforms import Preprocessing
 from internimage.models import create_model
-from internimage.weights import to_released
+from internimage.weights import convert, to_released
 from tests.small_model import NAMES, NOTE, save_small_model, small_model
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
@@ -138,6 +138,13 @@ def test_a_released_file_is_known_by_its_contents_and_name(tmp_path):
     assert classifier.predict(picture).probs[0] == pytest.approx(float(want.max()), rel=1e-4)
     named = internimage.load("internimage_t", weights=path, device="cpu")
     assert named.predict(picture) == classifier.predict(picture)
+
+
+@pytest.mark.parametrize("form, name", [("hf", "folder"), ("released", "model.pth"), ("safetensors", "a.safetensors")])
+def test_a_converted_model_answers_as_before(form, name, model_file, classifier, tmp_path):
+    convert(model_file, tmp_path / name, form)
+    picture = Image.fromarray(PIXELS)
+    assert internimage.load(tmp_path / name, device="cpu").predict(picture) == classifier.predict(picture)
 
 
 def test_weights_of_another_model_are_refused(model_file, tmp_path):
