@@ -101,7 +101,7 @@ def _check(input: Tensor, offset_mask: Tensor, geometry: Geometry) -> None:
     if tuple(offset_mask.shape) != expected:
         used = 3 * geometry.groups * geometry.taps
         raise ValueError(
-            f"offset_mask has shape {tuple(offset_mask.shape)}, expected {expected} = (N, H_out, W_out, groups*P*3 rounded "
-            f"up to a multiple of 8)\n  with groups={geometry.groups}, kernel_size={geometry.kernel_size}, "
+            f"offset_mask has shape {tuple(offset_mask.shape)}, expected {expected} = (N, H_out, W_out, groups*P*3 "
+            f"rounded up to a multiple of 8)\n  with groups={geometry.groups}, kernel_size={geometry.kernel_size}, "
             f"P={geometry.taps}, hence {used} numbers used."
         )

@@ -1,4 +1,4 @@
-"""The maps that attention samples from: pixels of all levels in one row, and how locations and weights may be packed."""
+"""The sizes of the maps that attention samples from."""
 
 from __future__ import annotations
 
