@@ -23,7 +23,6 @@ from .weights.architecture import architecture_of, released_shapes
 from .weights.checkpoint import Checkpoint, open_checkpoint
 from .weights.convert import image_size_of
 from .weights.load import load_weights
-from .weights.own import card_from_metadata
 from .weights.report import WeightsError
 
 EMBEDDED = "internimage_femto"
@@ -152,7 +151,8 @@ class Classifier:
         """Predictions for prepared pictures (N, C, S, S); ValueError when the model gives NaN."""
         probabilities = self.probabilities(batch)
         if not probabilities.isfinite().all():
-            raise ValueError(f"the model gives no numbers in {str(self.dtype).removeprefix('torch.')}; try float32")
+            hint = "the weights may be damaged" if self.dtype in (torch.float32, torch.float64) else "try float32"
+            raise ValueError(f"the model gives no numbers in {str(self.dtype).removeprefix('torch.')}; {hint}")
         probs, indices = probabilities.topk(min(top, len(self.class_names)), dim=-1)
         return [
             Prediction(tuple(self.class_names[i] for i in row_indices), tuple(row_probs), tuple(row_indices), self.note)
@@ -237,7 +237,7 @@ def _source_of(name: str | None) -> str:
 
 def _architecture(checkpoint: Checkpoint, name: str | None) -> tuple[InternImageConfig, int]:
     """Configuration and number of classes: of the named model, or as the checkpoint tells."""
-    if name is None or card_from_metadata(checkpoint.config) is not None:
+    if name is None or checkpoint.card is not None:
         config, classes = architecture_of(checkpoint)
     else:
         entry, shapes = catalog.find(name), released_shapes(checkpoint.shapes)
@@ -250,7 +250,7 @@ def _architecture(checkpoint: Checkpoint, name: str | None) -> tuple[InternImage
 
 def _with_card(model: nn.Module, checkpoint: Checkpoint) -> Classifier | None:
     """For files of our own, which say how they are used."""
-    card = card_from_metadata(checkpoint.config)
+    card = checkpoint.card
     if card is None or card.preprocessing is None:
         return None
     return Classifier(model, card.preprocessing, card.class_names, name=card.name, note=card.note)

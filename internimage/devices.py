@@ -20,7 +20,7 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device is {device!r}, expected cpu, cuda, cuda:1, mps or the like") from error
-    usable = ["cpu", "meta"] + ([accelerator.type] if accelerator else [])
+    usable = ["cpu"] + ([accelerator.type] if accelerator else [])
     count = torch.accelerator.device_count() if accelerator else 0
     if chosen.type not in usable or (accelerator and chosen.type == accelerator.type and (chosen.index or 0) >= count):
         here = ", ".join(["cpu", *(f"{accelerator.type}:{i}" for i in range(count))] if accelerator else ["cpu"])

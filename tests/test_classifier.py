@@ -14,7 +14,7 @@ from internimage.classifier import Classifier, Prediction
 from internimage.data.pictures import PictureError
 from internimage.data.transforms import Preprocessing
 from internimage.models import create_model
-from internimage.weights import to_released
+from internimage.weights import convert, to_released
 from tests.small_model import NAMES, NOTE, save_small_model, small_model
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
@@ -140,6 +140,13 @@ def test_a_released_file_is_known_by_its_contents_and_name(tmp_path):
     assert named.predict(picture) == classifier.predict(picture)
 
 
+@pytest.mark.parametrize("form, name", [("hf", "folder"), ("released", "model.pth"), ("safetensors", "a.safetensors")])
+def test_a_converted_model_answers_as_before(form, name, model_file, classifier, tmp_path):
+    convert(model_file, tmp_path / name, form)
+    picture = Image.fromarray(PIXELS)
+    assert internimage.load(tmp_path / name, device="cpu").predict(picture) == classifier.predict(picture)
+
+
 def test_weights_of_another_model_are_refused(model_file, tmp_path):
     path = tmp_path / "small.pth"
     torch.save(small_model().state_dict(), path)
@@ -179,3 +186,17 @@ def test_a_missing_embedded_model_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("internimage.classifier.embedded_weights", lambda name: tmp_path / f"{name}.safetensors")
     with pytest.raises(FileNotFoundError, match="internimage_femto"):
         internimage.load()
+
+
+def test_a_device_without_numbers_is_refused():
+    with pytest.raises(ValueError, match="device 'meta' is not on this machine"):
+        internimage.load(device="meta")
+
+
+def test_weights_that_are_no_numbers_are_named():
+    classifier = internimage.load(device="cpu")
+    with torch.no_grad():
+        for parameter in classifier.model.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(ValueError, match="no numbers in float32; the weights may be damaged"):
+        classifier.predict(Image.new("L", (28, 28)))

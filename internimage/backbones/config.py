@@ -36,6 +36,10 @@ class InternImageConfig:
         remove_center: DCNv3 leaves out the middle tap.
         use_clip_projector: the attention-pooled head of H and G instead of the convolutional one.
         cls_scale: hidden over last channels of the convolutional head.
+        core_op: "DCNv3", or "DCNv4" for FlashInternImage, whose blocks know nothing of ``center_feature_scale``
+            and ``remove_center``, and whose ``dw_kernel_size`` of None is no depthwise branch.
+        dcn_output_bias: whether the last projection of DCNv4 has a bias.
+        mlp_fc2_bias: whether the second layer of the MLPs has a bias; with DCNv3 it always has.
 
     Raises:
         ValueError: a value, or two together, mean nothing; the message says which and what fits.
@@ -62,6 +66,9 @@ class InternImageConfig:
     remove_center: bool = False
     use_clip_projector: bool = False
     cls_scale: float = 1.5
+    core_op: str = "DCNv3"
+    dcn_output_bias: bool = False
+    mlp_fc2_bias: bool = False
 
     def __post_init__(self) -> None:
         for name in ("depths", "groups", "level2_post_norm_block_ids"):
@@ -163,11 +170,15 @@ _RULES: dict[str, _Rule] = {
     "remove_center": _BOOL,
     "use_clip_projector": _BOOL,
     "cls_scale": _POSITIVE,
+    "core_op": _one_of(("DCNv3", "DCNv4")),
+    "dcn_output_bias": _BOOL,
+    "mlp_fc2_bias": _BOOL,
 }
 
 
 _BASE = InternImageConfig()
 _LARGE = replace(_BASE, post_norm=True, layer_scale=1e-5)
+_FLASH = {"core_op": "DCNv4", "dw_kernel_size": 3}
 _HUGE = replace(_BASE, dw_kernel_size=5, level2_post_norm=True, center_feature_scale=True, use_clip_projector=True)
 
 SIZES: dict[str, InternImageConfig] = {
@@ -202,5 +213,11 @@ SIZES: dict[str, InternImageConfig] = {
         post_norm=True,
         level2_post_norm_block_ids=(5, 11, 17, 23, 29, 35, 41, 47),
     ),
+}
+SIZES |= {
+    "flash_internimage_t": replace(SIZES["internimage_t"], core_op="DCNv4"),
+    "flash_internimage_s": replace(SIZES["internimage_s"], **_FLASH),
+    "flash_internimage_b": replace(SIZES["internimage_b"], **_FLASH, offset_scale=0.5),
+    "flash_internimage_l": replace(SIZES["internimage_l"], **_FLASH, dcn_output_bias=True, mlp_fc2_bias=True),
 }
 """Architecture only; drop path, resolution and learning rate belong to recipes."""

@@ -16,6 +16,7 @@ from torchvision.ops import StochasticDepth
 
 from ..layers.activation import make_activation
 from ..layers.convolution import ChannelsLastConv2d
+from ..layers.dcnv4 import DCNv4
 from ..layers.deform_conv import DCNv3
 from ..layers.mlp import MLP
 from ..layers.norm import layer_norm, make_norm
@@ -59,27 +60,43 @@ class Downsample(nn.Module):
         return self.norm(self.conv(x))
 
 
+def make_core(config: InternImageConfig, level: int, backend: str | None) -> DCNv3 | DCNv4:
+    """The deformable convolution of a level's blocks."""
+    channels, groups, scale = config.level_channels(level), config.groups[level], config.offset_scale
+    if config.core_op == "DCNv4":
+        return DCNv4(
+            channels,
+            groups=groups,
+            offset_scale=scale,
+            dw_kernel_size=config.dw_kernel_size,
+            output_bias=config.dcn_output_bias,
+            backend=backend,
+        )
+    return DCNv3(
+        channels,
+        groups=groups,
+        offset_scale=scale,
+        act_layer=config.act_layer,
+        norm_layer=config.norm_layer,
+        dw_kernel_size=config.dw_kernel_size,
+        center_feature_scale=config.center_feature_scale,
+        remove_center=config.remove_center,
+        backend=backend,
+    )
+
+
 class Block(nn.Module):
-    """DCNv3 and MLP, each with a residual; norms and scales where the configuration puts them."""
+    """DCNv3 or DCNv4 and MLP, each with a residual; norms and scales where the configuration puts them."""
 
     def __init__(self, config: InternImageConfig, level: int, drop_path_rate: float, backend: str | None) -> None:
         super().__init__()
         channels = config.level_channels(level)
         self.post_norm = config.post_norm
         self.norm1 = layer_norm(channels)
-        self.dcn = DCNv3(
-            channels,
-            groups=config.groups[level],
-            offset_scale=config.offset_scale,
-            act_layer=config.act_layer,
-            norm_layer=config.norm_layer,
-            dw_kernel_size=config.dw_kernel_size,
-            center_feature_scale=config.center_feature_scale,
-            remove_center=config.remove_center,
-            backend=backend,
-        )
+        self.dcn = make_core(config, level, backend)
         self.norm2 = layer_norm(channels)
-        self.mlp = MLP(channels, int(channels * config.mlp_ratio), config.act_layer, config.drop_rate)
+        last_bias = config.core_op == "DCNv3" or config.mlp_fc2_bias
+        self.mlp = MLP(channels, int(channels * config.mlp_ratio), config.act_layer, config.drop_rate, last_bias)
         self.drop_path = StochasticDepth(drop_path_rate, "row") if drop_path_rate > 0 else nn.Identity()
         self.gamma1 = self.gamma2 = None
         if config.layer_scale is not None:
@@ -108,7 +125,7 @@ class Block(nn.Module):
 
 def _starts_from_residual(x: Tensor, norm: nn.Module, function: nn.Module) -> bool:
     """Whether the last matrix product of ``function(norm(x))`` may be added to ``x`` plus its bias."""
-    if type(function) not in (DCNv3, MLP) or type(norm) is not nn.LayerNorm:
+    if type(function) not in (DCNv3, DCNv4, MLP) or type(norm) is not nn.LayerNorm:
         return False
     return type(function.last) is nn.Linear and fused.takes(x, norm, function, function.last)
 
@@ -160,13 +177,14 @@ class InternImage(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The released initial values: truncated normal linears, then each DCNv3 its own."""
+        """The released initial values: truncated normal linears, then each deformable convolution its own."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for module in self.modules():
-            if isinstance(module, DCNv3):
+            if isinstance(module, (DCNv3, DCNv4)):
                 module.reset_parameters()
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ def _classify_all(
     from ..draw import draw_answer, save_picture
     from .progress import progress_bar
 
-    outcome, drawn = Outcome(), _drawings(save_dir)
+    outcome, drawn = Outcome(), _drawings(save_dir, sources)
     with progress_bar("classifying") as bar:
         task = bar.add_task("", total=len(sources))
         for start in range(0, len(sources), batch_size):
@@ -125,17 +126,19 @@ def _read(
     return source, classifier.prepare(picture), for_display(picture) if show else None
 
 
-def _drawings(folder: Path | None) -> Callable[[str], Path]:
-    """Names for drawings in a folder: a second picture of the same name gets a number."""
+def _drawings(folder: Path | None, sources: list[str]) -> Callable[[str], Path]:
+    """Names for drawings in a folder: a second picture of the same name gets a number, and none replaces a source."""
     uses: Counter[str] = Counter()
+    kept = {os.path.realpath(source) for source in sources} if folder else set()
 
     def name(stem: str) -> Path:
         uses[stem] += 1
         candidate = stem if uses[stem] == 1 else f"{stem}-{uses[stem]}"
-        if candidate != stem and uses[candidate]:
+        path = Path(folder or ".") / f"{candidate}.png"
+        if (candidate != stem and uses[candidate]) or os.path.realpath(path) in kept:
             return name(stem)
         uses[candidate] = max(1, uses[candidate])
-        return Path(folder or ".") / f"{candidate}.png"
+        return path
 
     return name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,8 @@ def explain(
     from .output import messenger, print_json, printable, text
 
     place = _as_position(position)
+    if output is not None and os.path.realpath(output) == os.path.realpath(image):
+        raise ValueError(f"--output {output} is the picture itself; choose another name")
     picture = read_picture(image)
     classifier = load(model, weights=weights, device=device, dtype=dtype, backend=backend)
     batch = classifier.prepare(picture)[None].to(classifier.device, classifier.dtype)

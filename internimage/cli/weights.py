@@ -111,7 +111,6 @@ def summarize(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     import math
 
     from ..weights.architecture import architecture_of
-    from ..weights.own import card_from_metadata
     from ..weights.report import WeightsError
 
     shapes = checkpoint.shapes
@@ -128,7 +127,7 @@ def summarize(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
         summary |= {"model": _size_of(config), "classes": classes}
     except WeightsError:
         summary |= {"model": "none of the known sizes", "classes": None}
-    card = card_from_metadata(checkpoint.config)
+    card = checkpoint.card
     if card is not None:
         size = None if card.preprocessing is None else card.preprocessing.image_size
         summary |= {"name": card.name, "image_size": size, "note": card.note}

@@ -78,7 +78,7 @@ def read_picture(source: str | Path, *, timeout: float = TIMEOUT_SECONDS, max_by
     """
     name = str(source)
     if name == STANDARD_INPUT:
-        return decode(io.BytesIO(_read_limited(sys.stdin.buffer, max_bytes, "standard input")), "standard input")
+        return decode(io.BytesIO(_from_standard_input(max_bytes)), "standard input")
     if is_address(name):
         return decode(io.BytesIO(_fetch(name, timeout, max_bytes)), name)
     try:
@@ -110,6 +110,13 @@ def decode(file: IO[bytes], name: str) -> Image.Image:
         raise PictureError(f"{name}: more than the {MAX_PIXELS:,} pixels that are read") from error
     except Exception as error:  # decoders raise whatever they trip over: SyntaxError, struct.error, IndexError, ...
         raise PictureError(f"{name}: broken picture ({error or type(error).__name__})") from error
+
+
+def _from_standard_input(max_bytes: int) -> bytes:
+    contents = b"" if sys.stdin is None else _read_limited(sys.stdin.buffer, max_bytes, "standard input")
+    if not contents:
+        raise PictureError("standard input: nothing came; pipe one picture in, and name - once")
+    return contents
 
 
 def _fetch(address: str, timeout: float, max_bytes: int) -> bytes:

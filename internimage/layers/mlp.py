@@ -16,11 +16,18 @@ _SLICE = 1 << 19  # and is worked on in slices of this size
 class MLP(nn.Module):
     """Linear, activation, dropout, linear, dropout over the last axis."""
 
-    def __init__(self, channels: int, hidden_channels: int, act_layer: str = "GELU", drop_rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int,
+        act_layer: str = "GELU",
+        drop_rate: float = 0.0,
+        last_bias: bool = True,
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(channels, hidden_channels)
         self.act = make_activation(act_layer)
-        self.fc2 = nn.Linear(hidden_channels, channels)
+        self.fc2 = nn.Linear(hidden_channels, channels, bias=last_bias)
         self.drop = nn.Dropout(drop_rate)
 
     @property
@@ -44,10 +51,15 @@ class MLP(nn.Module):
             return False
         return not (self.training and self.drop.p) and fused.takes(x, self.fc1, self.act, self.fc2, self.drop)
 
+    def _bias_map(self, x: Tensor) -> Tensor:
+        if self.fc2.bias is None:
+            return x.new_zeros(x.shape)
+        return self.fc2.bias.expand(x.shape).clone(memory_format=torch.contiguous_format)
+
     def _forward_fused(self, x: Tensor, start: Tensor | None) -> Tensor:
         """For inference on the CPU; a large hidden map, four times the input, never exists as a whole."""
         rows, hidden = x.reshape(-1, x.shape[-1]), self.fc1.out_features
-        output = self.fc2.bias.expand(x.shape).clone(memory_format=torch.contiguous_format) if start is None else start
+        output = self._bias_map(x) if start is None else start
         height = len(rows) if len(rows) * hidden < _LARGE else max(1, _SLICE // hidden)
         for inward, outward in zip(rows.split(height), output.view(rows.shape).split(height), strict=True):
             outward.addmm_(fused.add_bias_gelu_(F.linear(inward, self.fc1.weight), self.fc1.bias), self.fc2.weight.t())

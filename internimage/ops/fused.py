@@ -50,12 +50,13 @@ def add_bias_gelu_(x: Tensor, bias: Tensor) -> Tensor:
     return x
 
 
-def norm_and_sum(x: Tensor, norm: nn.LayerNorm, bias: Tensor) -> tuple[Tensor, Tensor]:
+def norm_and_sum(x: Tensor, norm: nn.LayerNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """``norm(x)`` and ``x + bias`` over the last axis: what a residual branch begins with, and what it is added to."""
     x = x.contiguous()
     problem = _problem(_NORM, x)
     output, sum = torch.empty_like(x), torch.empty_like(x)
-    problem.output, problem.sum, problem.bias = output.data_ptr(), sum.data_ptr(), bias.data_ptr()
+    problem.output, problem.sum = output.data_ptr(), sum.data_ptr()
+    problem.bias = None if bias is None else bias.data_ptr()
     problem.norm_weight, problem.norm_bias, problem.eps = norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps
     native.library().internimage_fused(problem)
     return output, sum

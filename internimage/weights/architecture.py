@@ -8,7 +8,6 @@ from typing import Any
 
 from ..backbones.internimage import SIZES, InternImageConfig
 from .checkpoint import Checkpoint
-from .own import card_from_metadata
 from .released import strip
 from .report import WeightsError
 
@@ -24,9 +23,8 @@ def architecture_of(checkpoint: Checkpoint) -> tuple[InternImageConfig, int]:
     Raises:
         WeightsError: neither a configuration lies beside the weights nor do they fit a known size.
     """
-    card = card_from_metadata(checkpoint.config)
-    if card is not None:
-        return card.config, card.num_classes
+    if checkpoint.card is not None:
+        return checkpoint.card.config, checkpoint.card.num_classes
     shapes = released_shapes(checkpoint.shapes)
     classes = shapes["head.weight"][0] if "head.weight" in shapes else 0
     if checkpoint.config.get("model_type") == "internimage":

@@ -17,6 +17,7 @@ from torch import Tensor
 from . import catalog, hub
 from .folder import FOLDER_FILES, read_json
 from .inert import read_pickle
+from .own import ModelCard, card_from_metadata
 from .report import WeightsError
 
 _WEIGHTS_UNDER = ("state_dict", "model", "module")
@@ -55,6 +56,11 @@ class Checkpoint:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor."""
         return {key: shape for part in self.parts for key, shape in part.shapes.items()}
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What our own files, and their conversions, say of the model; None where they say nothing."""
+        return card_from_metadata(self.config) or card_from_metadata(self.extra)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors, a file at a time; a file is closed before the next is opened."""

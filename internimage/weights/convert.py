@@ -18,7 +18,7 @@ from ..data.transforms import Preprocessing
 from .architecture import architecture_of, config_to_hf, released_shapes
 from .checkpoint import Checkpoint, Source, open_checkpoint
 from .match import match
-from .own import ModelCard, card_from_metadata, save_model, save_tensors
+from .own import METADATA_KEY, ModelCard, save_model, save_tensors
 from .released import to_hugging_face, to_released
 from .report import LoadReport, WeightsError
 
@@ -42,7 +42,8 @@ def convert(
         target: a file for "released" and "safetensors", a folder for "hf". Written under a temporary name and renamed.
         to: "released" (a ``.pth`` with the released names under "model"), "hf" (``config.json``,
             ``preprocessor_config.json`` and safetensors, in shards above ``shard_bytes``), or "safetensors" (our own:
-            one file with the configuration and preprocessing inside).
+            one file with the configuration and preprocessing inside). What a file of our own says of its model, class
+            names and preprocessing included, goes along in every form.
         ema: take the averaged weights of a training checkpoint.
         force: replace what ``target`` is.
 
@@ -60,10 +61,12 @@ def convert(
     checkpoint = open_checkpoint(source, ema=ema)
     config, num_classes = architecture_of(checkpoint)
     model = _with_tensors(checkpoint, config, num_classes)
+    own = {} if checkpoint.card is None else {METADATA_KEY: checkpoint.card.to_json()}
     if to == "released":
-        _save_released(target, to_released(model))
+        _save_released(target, to_released(model), own)
     elif to == "hf":
-        _save_folder(target, to_released(model), config, num_classes, _preprocessing(checkpoint, config), shard_bytes)
+        description = config_to_hf(config, num_classes, _dtype_of(model)) | own
+        _save_folder(target, to_released(model), description, _preprocessing(checkpoint, config), shard_bytes)
     else:
         save_model(target, model.state_dict(), _card(checkpoint, config, num_classes))
     return target
@@ -92,13 +95,12 @@ def _with_tensors(checkpoint: Checkpoint, config: InternImageConfig, num_classes
     return model
 
 
-def _save_released(target: Path, tensors: dict[str, Tensor]) -> None:
+def _save_released(target: Path, tensors: dict[str, Tensor], own: dict[str, str]) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        torch.save(
-            {"model": {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}},
-            temporary,
-        )
+        plain = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
+        with open(temporary, "wb") as file:  # a name that cannot be written is an OSError here, a RuntimeError in torch
+            torch.save({"model": plain, **own}, file)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -107,19 +109,17 @@ def _save_released(target: Path, tensors: dict[str, Tensor]) -> None:
 def _save_folder(
     target: Path,
     released: dict[str, Tensor],
-    config: InternImageConfig,
-    num_classes: int,
+    description: dict[str, Any],
     preprocessing: Preprocessing | None,
     shard_bytes: int,
 ) -> None:
     from huggingface_hub import split_torch_state_dict_into_shards
 
     tensors = to_hugging_face(released)
-    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
     folder.chmod(0o755)
     try:
-        _write_json(folder / "config.json", config_to_hf(config, num_classes, dtype))
+        _write_json(folder / "config.json", description)
         if preprocessing is not None:
             _write_json(folder / "preprocessor_config.json", _preprocessor_config(preprocessing))
         split = split_torch_state_dict_into_shards(tensors, max_shard_size=shard_bytes)
@@ -133,6 +133,10 @@ def _save_folder(
         os.replace(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _dtype_of(model: nn.Module) -> str:
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def _preprocessor_config(preprocessing: Preprocessing) -> dict[str, Any]:
@@ -152,9 +156,8 @@ def _preprocessor_config(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def _card(checkpoint: Checkpoint, config: InternImageConfig, num_classes: int) -> ModelCard:
-    own = card_from_metadata(checkpoint.config)
-    if own is not None:
-        return own
+    if checkpoint.card is not None:
+        return checkpoint.card
     entry = checkpoint.released
     return ModelCard(
         name=entry.name if entry is not None else Path(checkpoint.name).stem,
@@ -168,9 +171,8 @@ def _card(checkpoint: Checkpoint, config: InternImageConfig, num_classes: int) -
 
 def _preprocessing(checkpoint: Checkpoint, config: InternImageConfig) -> Preprocessing | None:
     """The model's own, or the released one at the size of the catalog, of the file's name, or 224."""
-    own = card_from_metadata(checkpoint.config)
-    if own is not None:
-        return own.preprocessing
+    if checkpoint.card is not None:
+        return checkpoint.card.preprocessing
     if config.in_chans != 3:
         return None
     return Preprocessing(image_size=image_size_of(checkpoint, config))

@@ -30,11 +30,18 @@ _DCN = (
     ("input_proj", "input_proj"),
     ("output_proj", "output_proj"),
 )
+_DCN_V4 = (
+    ("center_feature_scale_proj.weight", "center_feature_scale_proj_weight"),
+    ("center_feature_scale_proj.bias", "center_feature_scale_proj_bias"),
+    ("offset_mask_dw", "offset_mask_dw"),
+    ("offset_mask", "offset_mask"),
+    ("value_proj", "value_proj"),
+)
 _BLOCK = (
     ("gamma1", "gamma1"),
     ("gamma2", "gamma2"),
     ("norm1", "norm1.0"),
-    *((f"dcn.{ours}", f"dcn.{released}") for ours, released in _DCN),
+    *((f"dcn.{ours}", f"dcn.{released}") for ours, released in (*_DCN_V4, *_DCN)),
     ("norm2", "norm2.0"),
     ("mlp.fc1", "mlp.fc1"),
     ("mlp.fc2", "mlp.fc2"),
@@ -137,7 +144,9 @@ def _layout(below: Mapping[str, list[str]]) -> Names:
     """The rows of all tables that may apply to such a module, in the released order."""
     if "dw_conv" in below:
         yield from _DCN
-    elif "dcn.offset" in below:
+    elif "offset_mask" in below:
+        yield from (*_DCN_V4, *_DCN[-1:])
+    elif "dcn.offset" in below or "dcn.offset_mask" in below:
         yield from _BLOCK
     elif "blocks.0.norm1" in below:
         yield from _level(below, "")

@@ -136,3 +136,12 @@ def test_a_name_that_is_no_text_is_spelled_out(internimage, model, photo, tmp_pa
     assert got.code == 3 and r"caf\udce9.png" in got.out.replace("\n", "") and r"caf\udce8.png" in got.err
     got = internimage("explain", tmp_path / os.fsdecode(b"caf\xe8.png"), "--model", model)
     assert got.code == 1 and "not a picture" in got.err
+
+
+def test_drawings_beside_their_pictures_replace_none_of_them(internimage, model, photo):
+    twin = photo.with_name("twin.png")
+    shutil.copy(photo, twin)
+    before = twin.read_bytes()
+    got = internimage("classify", twin, "--model", model, "--json", "--save-dir", twin.parent)
+    assert got.code == 0 and twin.read_bytes() == before
+    assert [entry["drawn"] for entry in got.json["pictures"]] == [str(twin.parent / "twin-2.png")]

@@ -47,3 +47,10 @@ def test_what_does_not_fit_is_named(internimage, model, photo, arguments, code, 
 def test_a_picture_that_is_not_there_is_named(internimage, model):
     got = internimage("explain", "missing.png", "--model", model)
     assert got.code == 1 and got.err.startswith("error: missing.png")
+
+
+def test_the_picture_itself_is_not_replaced(internimage, model, photo):
+    before = photo.read_bytes()
+    got = internimage("explain", photo, "--model", model, "--output", photo)
+    assert got.code == 1 and got.err == f"error: --output {photo} is the picture itself; choose another name\n"
+    assert photo.read_bytes() == before

@@ -168,6 +168,13 @@ def test_standard_input_is_read_up_to_a_limit(monkeypatch):
         read_picture("-", max_bytes=50)
 
 
+@pytest.mark.parametrize("stream", [None, io.TextIOWrapper(io.BytesIO())], ids=["closed", "empty"])
+def test_standard_input_without_a_picture_is_named(monkeypatch, stream):
+    monkeypatch.setattr("sys.stdin", stream)
+    with pytest.raises(PictureError, match="standard input: nothing came"):
+        read_picture("-")
+
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
 

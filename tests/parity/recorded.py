@@ -70,6 +70,8 @@ def weight(key: str, shape: tuple[int, ...]) -> Tensor:
         n = 0.1 * n
     elif parent in ("offset", "sampling_offsets") and last == "bias":
         n = 2.0 * n
+    elif parent == "offset_mask":
+        n = 0.25 * n / np.sqrt(shape[1]) if last == "weight" else 1.5 * n
     elif len(shape) >= 2:
         n = n / np.sqrt(np.prod(shape[1:]))
     elif last == "weight" or last.startswith("gamma"):

@@ -12,15 +12,16 @@ from tests.tolerances import assert_close
 
 CASES = [
     case
+    for folder in ("backbones_det_seg", "flash_backbones_det_seg")
     for task in ("det", "seg")
-    for case in cases(f"backbones_det_seg/{task}_models.json")
-    if case["backbone_type"] == "InternImage"
+    for case in cases(f"{folder}/{task}_models.json")
+    if case.get("backbone_type") != "CBInternImage"
 ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["file"].removesuffix(".npz"))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['constructor']['core_op']}-{case['file'][:-4]}")
 def test_feature_maps(case, backend, dtype):
     indices = case["constructor"].get("out_indices", (0, 1, 2, 3))
     model = InternImage(config_of(case["constructor"]), indices, backend=backend)

@@ -14,11 +14,12 @@ from internimage.weights.released import released_names
 from tests.parity.recorded import BACKENDS, cases, config_of, recorded_state, tensors
 from tests.tolerances import assert_close, tolerance
 
-SMALL = cases("classification/small_models.json")
-FULL = cases("classification/full_models.json")
+FLASH = cases("flash_classification/models.json")
+SMALL = cases("classification/small_models.json") + [case for case in FLASH if not case["full_size"]]
+FULL = cases("classification/full_models.json") + [case for case in FLASH if case["full_size"]]
 FASTEST = next(name for name in ("cpu", "grid_sample") if name in BACKENDS)
 FULL_RUNS = [
-    pytest.param(case, backend, id=f"{case['name']}-{backend}")
+    pytest.param(case, backend, id=f"{case['constructor'].get('core_op')}-{case['name']}-{backend}")
     for case in FULL
     for backend in (BACKENDS if case["name"] == "full_t_64" else [FASTEST])
 ]
@@ -40,19 +41,19 @@ def state_of(constructor: str):
     return recorded_state(on_meta(json.loads(constructor)))
 
 
-def stages(model, image):
-    logits = model(image)
-    maps = model.forward_intermediates(image, output_fmt="NHWC", intermediates_only=True)
-    return logits, maps
+def stages(model, image, case):
+    """Logits and the maps of the four levels, in the layout they were recorded in."""
+    layout = case.get("stage_layout", "NHWC")
+    return model(image), model.forward_intermediates(image, output_fmt=layout, intermediates_only=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", SMALL, ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case['constructor'].get('core_op')}-{case['name']}")
 def test_small_networks(case, backend, dtype):
     model, want = make(case, backend, dtype), tensors(case)
     image = want["input"].to(dtype).requires_grad_()
-    logits, maps = stages(model, image)
+    logits, maps = stages(model, image, case)
     assert_close(logits, want["logits"], "model")
     for index, stage in enumerate(maps, 1):
         assert_close(stage, want[f"stage{index}"], "model")
@@ -70,16 +71,22 @@ def test_small_networks(case, backend, dtype):
         assert got == pytest.approx(norm or 0.0, rel=max(bound, 1e-9), abs=bound), name
 
 
+def sample(stage, case):
+    """The part of a map that was recorded of the real networks."""
+    if case.get("stage_layout") == "NCHW":
+        return sample(stage.permute(0, 2, 3, 1), {}).permute(2, 0, 1)
+    rows, columns = (max(1, size // 4) for size in stage.shape[1:3])
+    return stage[0, ::rows, ::columns, :16]
+
+
 @pytest.mark.parametrize(("case", "backend"), FULL_RUNS)
 def test_the_real_t(case, backend):
     for dtype in (torch.float64, torch.float32):
         model, want = make(case, backend, dtype), tensors(case)
         with torch.inference_mode():
-            maps = model.forward_intermediates(want["input"].to(dtype), output_fmt="NHWC", intermediates_only=True)
-            logits = model(want["input"].to(dtype))
+            logits, maps = stages(model, want["input"].to(dtype), case)
         assert_close(logits, want["logits"], "model")
         for index, (stage, statistics) in enumerate(zip(maps, case["stage_stats"], strict=True), 1):
-            rows, columns = (max(1, size // 4) for size in stage.shape[1:3])
-            assert_close(stage[0, ::rows, ::columns, :16], want[f"stage{index}_sample"], "model")
+            assert_close(sample(stage, case), want[f"stage{index}_sample"], "model")
             assert list(stage.shape) == statistics["shape"]
             assert stage.double().std(correction=0).item() == pytest.approx(statistics["std"], rel=1e-4)

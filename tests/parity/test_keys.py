@@ -13,10 +13,10 @@ from internimage.weights import to_released
 from internimage.weights.released import released_names
 from tests.parity.recorded import FOLDER, config_of, recorded_keys
 
-CLASSIFIERS = recorded_keys("classification/keys")
+CLASSIFIERS = recorded_keys("classification/keys") + recorded_keys("flash_classification/keys")
 BACKBONES = [
     path
-    for path in recorded_keys("backbones_det_seg/keys")
+    for path in recorded_keys("backbones_det_seg/keys") + recorded_keys("flash_backbones_det_seg/keys")
     if "dcnv4op" not in path.name and "_cb_" not in path.name  # DCNv4's kernel; a composite of two backbones
 ]
 
@@ -26,8 +26,9 @@ def test_released_state(path):
     recorded = json.loads(path.read_text())
     config = config_of(recorded["options"])
     with torch.device("meta"):
-        if "num_classes" in recorded:
-            model = InternImageClassifier(config, recorded["num_classes"])
+        classes = recorded.get("num_classes") or recorded["options"].get("num_classes")
+        if classes:
+            model = InternImageClassifier(config, classes)
         else:
             model = InternImage(config)
     kinds = {name: "param" for name, _ in model.named_parameters()}

@@ -97,3 +97,8 @@ def test_download_prints_the_path(monkeypatch, cache):
         assert Path(path).read_bytes() == b"x" * 10
         paths = json.loads(run("weights", "download", "internimage_t_1k_224", "--json").stdout)
     assert paths == {"internimage_t_1k_224": path}
+
+
+def test_a_target_that_cannot_be_written_is_an_error(file):
+    too_long = file.with_name("b" * 250 + ".pth")  # with the temporary name's own letters
+    assert "error: [Errno " in run("weights", "convert", file, too_long, "--to", "released", code=1).stderr

@@ -92,8 +92,7 @@ def ms_deform_attn_packed(
     if (n, heads) != (value.shape[0], value.shape[2]) or numbers % (3 * len(sizes)) or not numbers:
         raise ValueError(
             f"locations_logits has shape {tuple(locations_logits.shape)}, expected ({value.shape[0]}, Q, "
-            f"{value.shape[2]}, a multiple of {3 * len(sizes)}) for value of {tuple(value.shape)} and {len(sizes)} "
-            "levels"
+            f"{value.shape[2]}, a multiple of {3 * len(sizes)}) for value of {tuple(value.shape)}, {len(sizes)} levels"
         )
     locations, logits = locations_logits.split((numbers // 3 * 2, numbers // 3), dim=-1)
     return _attend(value.flatten(2), locations, logits, sizes, softmax=True, backend=backend)

@@ -1,4 +1,4 @@
-"""The sizes of the maps that attention samples from, whose pixels stand in one row."""
+"""The sizes of the maps that attention samples from."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from .levels import Sizes
 BACKENDS = (
     Backend("triton", triton_backend.why_not, gpu.forward, gpu.backward, triton_backend.automatic),
     Backend("cpu", cpu.why_not, cpu.forward, cpu.backward),
-    # grid_sample leaves the location gradient on a grid line to rounding, so it is picked unnamed for inference only
+    # grid_sample leaves the gradient on a grid line to rounding, so it is picked unnamed for inference only
     Backend("grid_sample", reference.why_not, reference.export_form, automatic=lambda call: not call.needs_grad),
     Backend("reference", reference.why_not, reference.four_corners),
 )

@@ -91,11 +91,11 @@ template <typename T> void bias_gelu_rows(int64_t begin, int64_t end, void* cont
     }
 }
 
-// Layer norm of each row, and beside it the row plus a bias.
+// Layer norm of each row, and beside it the row plus a bias, if there is one.
 template <typename T> void norm_rows(int64_t begin, int64_t end, void* context) {
     const auto& p = *static_cast<const FusedProblem*>(context);
     Rows row(1, p.channels), sum(1, p.channels), bias(1, p.channels), norm_weight(1, p.channels), norm_bias(1, p.channels);
-    bias.read(0, static_cast<const T*>(p.bias));
+    if (p.bias != nullptr) bias.read(0, static_cast<const T*>(p.bias));
     norm_weight.read(0, static_cast<const T*>(p.norm_weight));
     norm_bias.read(0, static_cast<const T*>(p.norm_bias));
     for (int64_t r = begin; r < end; ++r) {

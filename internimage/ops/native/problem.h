@@ -43,7 +43,7 @@ enum Pass : int64_t { BIAS_GELU = 0, DEPTHWISE = 1, NORM = 2 };
 struct FusedProblem {
     const void* input;                    // rows of channels; for DEPTHWISE (n, h, w, channels)
     void* output;                         // rows of channels; may be the input, but for DEPTHWISE
-    void* sum;                            // NORM: rows of channels, input + bias
+    void* sum;                            // NORM: rows of channels, input + bias, which may be null
     const void *weight, *bias;            // DEPTHWISE: (channels, kernel_h, kernel_w) and (channels); others: the bias
     const void *norm_weight, *norm_bias;  // (channels)
     double eps;

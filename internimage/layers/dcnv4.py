@@ -1,0 +1,186 @@
+"""DCNv4 as a layer: the projections around the operator and their initial values.
+
+Source: Xiong et al. 2024, "Efficient Deformable ConvNets", arXiv 2401.06197.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import fused
+from ..ops.dcnv4 import dcnv4, packed_channels
+from ..ops.geometry import Geometry, IntPair, as_pair
+from .convolution import ChannelsLastConv2d
+
+INITS = ("released", "average")
+
+
+class DCNv4(nn.Module):
+    """Deformable convolution v4 on (N, H, W, C) maps, or on (N, H*W, C) rows of pixels.
+
+    One linear layer predicts offsets and masks from the input itself; masks are not normalised.
+
+    Args:
+        channels: C, a multiple of ``groups``.
+        kernel_size, stride, padding, dilation: an int or a pair (height, width).
+        dw_kernel_size: kernel of a depthwise convolution before the prediction; None is without one.
+        groups: sets of channels that share their sampling positions.
+        offset_scale: multiplies taps and learned offsets.
+        center_feature_scale: blend each group with the projected input at the same pixel.
+        remove_center: leave out the middle tap.
+        output_bias: whether the last projection has a bias.
+        without_pointwise: no projections before and after the operator.
+        init: "released" predicts masks of zero, so that a fresh layer gives zeros and passes no gradient to what is
+            before it: right for weights to be loaded, and behind a learned scale. "average" predicts even masks, so
+            that a fresh layer averages its taps and learns at once.
+        backend: passed on to :func:`internimage.ops.dcnv4`.
+
+    Raises:
+        ValueError: the arguments do not fit each other; at the first call, when offsets and output differ in size.
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        kernel_size: IntPair = 3,
+        *,
+        dw_kernel_size: IntPair | None = None,
+        stride: IntPair = 1,
+        padding: IntPair = 1,
+        dilation: IntPair = 1,
+        groups: int = 4,
+        offset_scale: float = 1.0,
+        center_feature_scale: bool = False,
+        remove_center: bool = False,
+        output_bias: bool = True,
+        without_pointwise: bool = False,
+        init: str = "released",
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.geometry = Geometry.of(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
+        if not isinstance(channels, int) or channels < 1 or channels % groups:
+            raise ValueError(f"channels={channels!r} is not a positive multiple of groups={groups}")
+        if init not in INITS:
+            raise ValueError(f"init is {init!r}, expected one of {', '.join(map(repr, INITS))}")
+        if center_feature_scale and self.geometry.output_size(64, 64) != (64, 64):
+            raise ValueError(
+                f"center_feature_scale blends the output with the input, but {self.geometry} changes the size of a map"
+            )
+        self.channels, self.center_feature_scale, self.backend, self.init = (
+            channels,
+            center_feature_scale,
+            backend,
+            init,
+        )
+        if dw_kernel_size is not None:
+            kernel = as_pair("dw_kernel_size", dw_kernel_size, 1)
+            before = ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2)
+            self.offset_mask_dw = ChannelsLastConv2d(
+                channels, channels, kernel, self.geometry.stride, before, groups=channels
+            )
+        self.offset_mask = nn.Linear(channels, packed_channels(self.geometry))
+        if not without_pointwise:
+            self.value_proj = nn.Linear(channels, channels)
+            self.output_proj = nn.Linear(channels, channels, bias=output_bias)
+        if center_feature_scale:
+            self.center_feature_scale_proj = nn.Linear(channels, groups)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The initial values of ``init``; projections are Xavier-uniform in both."""
+        nn.init.zeros_(self.offset_mask.weight)
+        nn.init.zeros_(self.offset_mask.bias)
+        if self.init == "average":
+            groups, taps = self.geometry.groups, self.geometry.taps
+            with torch.no_grad():
+                bias = self.offset_mask.bias[: 3 * groups * taps].view(groups, 3 * taps)
+                bias[:, 2 * taps :] = 1 / taps
+        if self.has_pointwise:
+            for linear in (self.value_proj, self.output_proj):
+                nn.init.xavier_uniform_(linear.weight)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
+        if self.center_feature_scale:
+            nn.init.zeros_(self.center_feature_scale_proj.weight)
+            nn.init.zeros_(self.center_feature_scale_proj.bias)
+
+    @property
+    def has_pointwise(self) -> bool:
+        """Whether there are projections before and after the operator."""
+        return "value_proj" in self._modules
+
+    @property
+    def last(self) -> nn.Module:
+        """The layer that makes the output."""
+        return self.output_proj if self.has_pointwise else self.offset_mask
+
+    def forward(self, x: Tensor, start: Tensor | None = None, *, size: tuple[int, int] | None = None) -> Tensor:
+        """(N, H, W, C) to (N, H_out, W_out, C), or (N, H*W, C) to (N, H_out*W_out, C).
+
+        ``size`` is (H, W) of pixels in one row, by default the sides of a square. With ``start``, of the shape of the
+        output, for inference where the fused passes run, the last matrix product is added to it, in place of a bias;
+        ``start`` is overwritten.
+        """
+        if x.dim() == 3:
+            x = x.unflatten(1, _checked_size(x, size))
+            return self.forward(x, start).flatten(1, 2)
+        if x.dim() != 4 or x.shape[-1] != self.channels:
+            raise ValueError(
+                f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels}) or (N, H*W, {self.channels})"
+            )
+        offset_mask = self.offset_mask(self._seen_by_offsets(x))
+        values = self.value_proj(x) if self.has_pointwise else x
+        g = self.geometry
+        output = dcnv4(
+            values,
+            offset_mask,
+            g.kernel_size,
+            stride=g.stride,
+            padding=g.padding,
+            dilation=g.dilation,
+            groups=g.groups,
+            offset_scale=g.offset_scale,
+            remove_center=g.remove_center,
+            backend=self.backend,
+        )
+        if self.center_feature_scale:
+            output = self._blend(output, values)
+        if not self.has_pointwise:
+            return output
+        return self.output_proj(output) if start is None else fused.add_product_(start, output, self.output_proj.weight)
+
+    def _seen_by_offsets(self, x: Tensor) -> Tensor:
+        """What offsets and masks are predicted from, a pixel for each output pixel."""
+        if "offset_mask_dw" in self._modules:
+            return self.offset_mask_dw(x)
+        down, across = self.geometry.stride
+        return x if (down, across) == (1, 1) else x[:, ::down, ::across]
+
+    def _blend(self, output: Tensor, values: Tensor) -> Tensor:
+        scale = self.center_feature_scale_proj(output).sigmoid()
+        grouped = (*output.shape[:3], self.geometry.groups, -1)
+        values = values.to(output.dtype)
+        return torch.lerp(output.reshape(grouped), values.reshape(grouped), scale.unsqueeze(-1)).reshape(output.shape)
+
+    def extra_repr(self) -> str:
+        g = self.geometry
+        return (
+            f"channels={self.channels}, kernel_size={g.kernel_size}, stride={g.stride}, padding={g.padding}, "
+            f"dilation={g.dilation}, groups={g.groups}, offset_scale={g.offset_scale}, remove_center={g.remove_center}"
+        )
+
+
+def _checked_size(x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
+    pixels = x.shape[1]
+    if size is None:
+        side = math.isqrt(pixels)
+        if side * side != pixels:
+            raise ValueError(f"input has {pixels} pixels in a row, which is no square: pass size=(height, width)")
+        return side, side
+    if len(size) != 2 or size[0] * size[1] != pixels:
+        raise ValueError(f"size is {size!r}, expected (height, width) of the {pixels} pixels of input")
+    return tuple(size)

@@ -1,0 +1,112 @@
+"""Multi-scale deformable attention as a layer: the projections around the operator and their initial values.
+
+Source: Zhu et al. 2021, "Deformable DETR", arXiv 2010.04159.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..ops.ms_deform_attn import ms_deform_attn_packed
+
+
+class MSDeformAttn(nn.Module):
+    """Each query looks at a few points around its reference, on every level.
+
+    Args:
+        channels: of queries, values and output; a multiple of ``heads``.
+        levels: L, maps that are looked at.
+        heads: M, independent looks.
+        points: P, samples of each head on each level.
+        backend: passed on to :func:`internimage.ops.ms_deform_attn_packed`.
+    """
+
+    def __init__(
+        self, channels: int = 256, levels: int = 4, heads: int = 8, points: int = 4, backend: str | None = None
+    ) -> None:
+        super().__init__()
+        for name, value in (("channels", channels), ("levels", levels), ("heads", heads), ("points", points)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}, expected an int >= 1")
+        if channels % heads:
+            raise ValueError(f"channels={channels} is not a multiple of heads={heads}")
+        self.channels, self.levels, self.heads, self.points, self.backend = channels, levels, heads, points, backend
+        self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(channels, heads * levels * points)
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Heads look into directions all around, further with each point; all points count alike."""
+        for linear in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        directions = torch.stack((angles.cos(), angles.sin()), -1)
+        directions = directions / directions.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, self.points + 1).view(1, 1, -1, 1)
+        with torch.no_grad():
+            bias = (directions.view(-1, 1, 1, 2) * steps).expand(-1, self.levels, -1, -1)
+            self.sampling_offsets.bias.copy_(bias.reshape(-1))
+
+    def forward(
+        self,
+        query: Tensor,
+        reference_points: Tensor,
+        value: Tensor,
+        spatial_shapes: Tensor | Sequence[Sequence[int]],
+        padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The attention, without a residual.
+
+        Args:
+            query: (N, Q, C), what offsets and weights are predicted from.
+            reference_points: (N, Q, L, 2), x and y, 0 to 1 over the level; or (N, Q, L, 4), boxes: middle and size.
+            value: (N, S, C), pixels of all levels, one level behind the other.
+            spatial_shapes: (height, width) of each level; pairs of ints, or a tensor (L, 2).
+            padding_mask: (N, S), True where a pixel is padding, whose value is zero then.
+
+        Returns:
+            (N, Q, C).
+        """
+        self._check(query, reference_points, value, padding_mask)
+        values = self.value_proj(value)
+        if padding_mask is not None:
+            values = values.masked_fill(padding_mask.unsqueeze(-1), 0)
+        shape = (*query.shape[:2], self.heads, self.levels * self.points)
+        offsets = self.sampling_offsets(query).view(*shape[:3], self.levels, self.points, 2)
+        locations = self._locations(offsets, reference_points.unsqueeze(2).unsqueeze(4), spatial_shapes)
+        logits = self.attention_weights(query).view(shape)
+        packed = torch.cat((locations.flatten(3), logits.to(locations.dtype)), -1)
+        values = values.unflatten(-1, (self.heads, -1))
+        return self.output_proj(ms_deform_attn_packed(values, spatial_shapes, packed, backend=self.backend))
+
+    def _locations(self, offsets: Tensor, reference: Tensor, spatial_shapes) -> Tensor:
+        """Offsets (N, Q, M, L, P, 2) around references (N, Q, 1, L, 1, 2 or 4): in pixels, or in shares of the box."""
+        if reference.shape[-1] == 4:
+            return reference[..., :2] + offsets / self.points * reference[..., 2:] * 0.5
+        sizes = torch.as_tensor(spatial_shapes, device=offsets.device).clamp_min(
+            1
+        )  # nothing is sampled in empty levels
+        return reference + offsets / sizes.flip(-1).to(offsets.dtype).view(-1, 1, 2)
+
+    def _check(self, query: Tensor, reference: Tensor, value: Tensor, padding_mask: Tensor | None) -> None:
+        for name, tensor in (("query", query), ("value", value)):
+            if tensor.dim() != 3 or tensor.shape[-1] != self.channels:
+                raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected (N, rows, {self.channels})")
+        expected = (*query.shape[:2], self.levels)
+        if reference.dim() != 4 or tuple(reference.shape[:3]) != expected or reference.shape[-1] not in (2, 4):
+            raise ValueError(f"reference_points has shape {tuple(reference.shape)}, expected {(*expected, '2 or 4')}")
+        if padding_mask is not None and (padding_mask.shape != value.shape[:2] or padding_mask.dtype != torch.bool):
+            raise ValueError(
+                f"padding_mask is {padding_mask.dtype} of {tuple(padding_mask.shape)}, expected bool of "
+                f"{tuple(value.shape[:2])}"
+            )
