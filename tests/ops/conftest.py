@@ -44,3 +44,11 @@ def shared_in_parts():
             native._lend_threads(native.library())
 
     return share
+
+
+@pytest.fixture
+def instruction_set():
+    """Switches the kernels to a lower instruction set, for one test."""
+    best = native.instruction_set()
+    yield lambda name: native.library().internimage_set_instruction_set(name.encode())
+    native.library().internimage_set_instruction_set(best.encode())

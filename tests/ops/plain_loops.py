@@ -1,15 +1,28 @@
-"""DCNv3 in plain Python loops: output and gradients, so simple that nobody can doubt them. For tiny maps.
+"""The operators in plain Python loops: output and gradients, so simple that nobody can doubt them. For tiny maps.
 
-Written from the formula alone; it shares no line with the package, not even the order of the taps.
+Written from the formulas alone; they share no line with the package, not even the order of the taps.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import product
 
 import torch
 from torch import Tensor
+
+
+def corners(at_x: float, at_y: float, h: int, w: int) -> Iterator[tuple[int, int, float, float, int, int]]:
+    """The pixels around a position that lie on the map: column, row, shares along x and y, and their signs."""
+    if not (-1 < at_x < w and -1 < at_y < h):  # a comparison with NaN is false
+        return
+    left, top = math.floor(at_x), math.floor(at_y)
+    right, lower = at_x - left, at_y - top
+    for column, share_x, sign_x in ((left, 1 - right, -1), (left + 1, right, 1)):
+        for row, share_y, sign_y in ((top, 1 - lower, -1), (top + 1, lower, 1)):
+            if 0 <= column < w and 0 <= row < h:
+                yield column, row, share_x, share_y, sign_x, sign_y
 
 
 def dcnv3_loops(
@@ -48,19 +61,7 @@ def dcnv3_loops(
             shift_x, shift_y = shifts[image][y][x][2 * tap], shifts[image][y][x][2 * tap + 1]
             at_x = half_w - pad_w + x * stride_w - half_w * offset_scale + (i * dil_w + shift_x) * offset_scale
             at_y = half_h - pad_h + y * stride_h - half_h * offset_scale + (j * dil_h + shift_y) * offset_scale
-            if not (-1 < at_x < w and -1 < at_y < h):  # a comparison with NaN is false
-                continue
-            left, top = math.floor(at_x), math.floor(at_y)
-            right, lower = at_x - left, at_y - top
-            corners = (
-                (left, top, 1 - right, 1 - lower, -1, -1),
-                (left + 1, top, right, 1 - lower, 1, -1),
-                (left, top + 1, 1 - right, lower, -1, 1),
-                (left + 1, top + 1, right, lower, 1, 1),
-            )
-            for column, row, share_x, share_y, sign_x, sign_y in corners:
-                if not (0 <= column < w and 0 <= row < h):
-                    continue
+            for column, row, share_x, share_y, sign_x, sign_y in corners(at_x, at_y, h, w):
                 for channel in range(g * depth, (g + 1) * depth):
                     value, grad = values[image][row][column][channel], grads[image][y][x][channel]
                     output[image, y, x, channel] += weight * share_x * share_y * value
@@ -70,3 +71,38 @@ def dcnv3_loops(
                     grad_offset[image, y, x, 2 * tap] += slope * sign_x * share_y
                     grad_offset[image, y, x, 2 * tap + 1] += slope * sign_y * share_x
     return tuple(torch.from_numpy(t) for t in (output, grad_input, grad_offset, grad_mask))
+
+
+def attention_loops(
+    value: Tensor, locations: Tensor, weights: Tensor, grad_output: Tensor, sizes: tuple[tuple[int, int], ...]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Output, and the gradients of ``sum(output * grad_output)`` for value, locations and weights; all float64.
+
+    Shapes as in :func:`internimage.ops.ms_deform_attn`.
+    """
+    n, _, heads, depth = value.shape
+    queries, points = weights.shape[1], weights.shape[4]
+    output = torch.zeros(n, queries, heads * depth, dtype=torch.float64).numpy()
+    grad_value, grad_locations, grad_weights = (
+        torch.zeros_like(t, dtype=torch.float64).numpy() for t in (value, locations, weights)
+    )
+    values, places, shares, grads = (t.double().tolist() for t in (value, locations, weights, grad_output))
+    for image, query, head in product(range(n), range(queries), range(heads)):
+        first = 0  # pixel of the level
+        for level, (h, w) in enumerate(sizes):
+            for point in range(points):
+                x, y = places[image][query][head][level][point]
+                weight = shares[image][query][head][level][point]
+                lane = (image, query, head, level, point)
+                for column, row, share_x, share_y, sign_x, sign_y in corners(x * w - 0.5, y * h - 0.5, h, w):
+                    pixel = first + row * w + column
+                    for channel in range(depth):
+                        value_here = values[image][pixel][head][channel]
+                        grad = grads[image][query][head * depth + channel]
+                        output[image, query, head * depth + channel] += weight * share_x * share_y * value_here
+                        grad_value[image, pixel, head, channel] += weight * share_x * share_y * grad
+                        grad_weights[lane] += share_x * share_y * value_here * grad
+                        grad_locations[(*lane, 0)] += weight * value_here * grad * sign_x * share_y * w
+                        grad_locations[(*lane, 1)] += weight * value_here * grad * sign_y * share_x * h
+            first += h * w
+    return tuple(torch.from_numpy(t) for t in (output, grad_value, grad_locations, grad_weights))

@@ -103,14 +103,6 @@ def test_deterministic_algorithms_are_accepted():
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
-@pytest.fixture
-def instruction_set():
-    """Switches the kernels to a lower instruction set, for one test."""
-    best = native.instruction_set()
-    yield lambda name: native.library().internimage_set_instruction_set(name.encode())
-    native.library().internimage_set_instruction_set(best.encode())
-
-
 @needs_kernel
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
