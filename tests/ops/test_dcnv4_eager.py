@@ -22,15 +22,15 @@ EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
 SOFTMAX = pytest.mark.parametrize("softmax", [False, True], ids=["mask", "logits"])
 GEOMETRY = Geometry(groups=2)
 SMALL = [
-    Case("base", (1, 3, 4), 2),
-    Case("asymmetric", (1, 5, 4), 3, Geometry((3, 2), (2, 1), (0, 1), (1, 2), 3, 1.5)),
-    Case("remove_center", (2, 3, 3), 1, Geometry(groups=1, remove_center=True)),
+    Case("base", (1, 2, 3), 2),
+    Case("asymmetric", (1, 4, 3), 2, Geometry((3, 2), (2, 1), (0, 1), (1, 2), 3, 1.5)),
+    Case("remove_center", (2, 2, 2), 1, Geometry(groups=1, remove_center=True)),
 ]
 
 
 @SOFTMAX
 @pytest.mark.parametrize("case", SMALL, ids=str)
-@EVERY_BACKEND
+@pytest.mark.parametrize("backend", BACKENDS[1:])  # the reference is that of DCNv3, checked there
 def test_gradcheck_off_the_lattice(backend, case, softmax):
     inputs = off_lattice(case.make())
     leaves = [tensor.requires_grad_() for tensor in (inputs.input, pack(inputs, unused=0.3))]
@@ -137,17 +137,17 @@ def test_every_instruction_set_gives_the_same_numbers(name, instruction_set):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the size of the process from /proc")
-@EVERY_BACKEND
-def test_memory_of_a_hundred_steps_does_not_grow(backend):
+@needs_kernel
+def test_memory_of_a_hundred_steps_does_not_grow():
     """The input alone is 256 KiB: one tensor leaked a step would show as 25 MiB."""
     inputs = draw((1, 32, 32), 16, Geometry((1, 2), padding=(0, 1), groups=4)).to(torch.float32)
     offset_mask = pack(inputs)
     for _ in range(10):
-        run_packed(inputs, backend, offset_mask=offset_mask)
+        run_packed(inputs, "cpu", offset_mask=offset_mask)
     gc.collect()
     before = resident_bytes()
     for _ in range(100):
-        run_packed(inputs, backend, offset_mask=offset_mask)
+        run_packed(inputs, "cpu", offset_mask=offset_mask)
     gc.collect()
     assert resident_bytes() - before < 12 * 2**20
 

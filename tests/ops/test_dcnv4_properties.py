@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,8 +17,8 @@ from .test_dcnv3_properties import assert_within_rounding
 LAYOUT = st.sampled_from(LAYOUTS)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=60)
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+@settings(max_examples=40)
 @given(inputs=calls(), softmax=st.booleans(), layout=LAYOUT)
 def test_backend_matches_reference(backend, inputs, softmax, layout):
     check(backend, inputs, softmax, layout)
@@ -32,18 +34,14 @@ def test_backend_matches_reference_on_thousands_of_calls(backend, inputs, softma
 
 def check(backend: str, inputs: Inputs, softmax: bool, layout: str) -> None:
     if layout == "expanded" and inputs.input.shape[0]:  # then all images have the offsets of the first
-        inputs = Inputs(
-            inputs.input,
-            *(t[:1].expand_as(t) for t in (inputs.offset, inputs.mask)),
-            inputs.grad_output,
-            inputs.geometry,
-        )
+        offset, mask = (tensor[:1].expand_as(tensor) for tensor in (inputs.offset, inputs.mask))
+        inputs = replace(inputs, offset=offset, mask=mask)
     offset_mask = laid_out(pack(inputs), layout)
     assert_within_rounding(run_packed(inputs, backend, softmax, offset_mask), backend, inputs, softmax)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(inputs=calls(), softmax=st.booleans())
 def test_packing_changes_no_bit(backend, inputs, softmax):
     for got, want in zip(run_packed(inputs, backend, softmax), run(inputs, backend, softmax), strict=True):
