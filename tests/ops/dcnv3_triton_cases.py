@@ -1,6 +1,6 @@
 """What the Triton kernels promise, checked in Triton's interpreter on the CPU.
 
-``test_dcnv3_triton.py`` runs this file in a process of its own: whether kernels are interpreted is settled when they
+``test_triton.py`` runs this file in a process of its own: whether kernels are interpreted is settled when they
 are first imported. By hand: ``TRITON_INTERPRET=1 pytest tests/ops/dcnv3_triton_cases.py``.
 
 The interpreter's time goes by programs, whatever their size, so most tests launch fewer and larger ones.

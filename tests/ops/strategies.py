@@ -1,4 +1,4 @@
-"""Random calls of the operator for hypothesis: any geometry, any dtype, any memory layout, offsets that go anywhere."""
+"""Random calls of the operators for hypothesis: any geometry, dtype and memory layout, offsets that go anywhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from internimage.ops.geometry import Geometry
 
+from .attention_cases import AttentionInputs, draw_attention
 from .cases import DTYPES, Inputs, draw
 
 LAYOUTS = ("packed", "channels_first", "expanded", "sliced")
@@ -72,9 +73,23 @@ def with_specials(offset: Tensor, wanted: bool) -> Tensor:
 def laid_out(tensor: Tensor, layout: str) -> Tensor:
     """Such a tensor with other strides; ``expanded`` repeats its first image."""
     if layout == "channels_first":
-        return tensor.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+        return tensor.movedim(-1, 1).contiguous().movedim(1, -1)
     if layout == "expanded" and tensor.shape[0]:
         return tensor[:1].expand_as(tensor)
     if layout == "sliced":
         return F.pad(tensor, (1, 2), value=float("nan"))[..., 1:-2]  # whoever reads beside it reads NaN
     return tensor
+
+
+@st.composite
+def attention_calls(draw_from: st.DrawFn) -> AttentionInputs:
+    """A call of attention, likewise: any levels, empty ones too, and locations that go anywhere."""
+    n, queries, heads = (draw_from(st.integers(low, high)) for low, high in ((0, 2), (0, 4), (1, 3)))
+    sizes = tuple(draw_from(st.lists(pairs(0, 7), min_size=1, max_size=5)))
+    depth = draw_from(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 12, 16, 19, 33]))
+    points, seed = draw_from(st.integers(1, 5)), draw_from(st.integers(0, 999))
+    beyond = draw_from(st.sampled_from([0.0, 0.3, 3.0]))
+    inputs = draw_attention(n, queries, heads, depth, sizes, points, beyond, seed)
+    inputs = inputs.to(draw_from(st.sampled_from(DTYPES)))
+    inputs = replace(inputs, locations=with_specials(inputs.locations, draw_from(st.booleans())))
+    return inputs.map(lambda tensor: laid_out(tensor, draw_from(st.sampled_from(LAYOUTS))))

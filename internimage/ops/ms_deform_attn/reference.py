@@ -25,6 +25,8 @@ def four_corners(values: Tensor, locations: Tensor, weights: Tensor, sizes: Size
     n, _, c = values.shape
     _, queries, heads, _ = weights.shape
     output = values.new_zeros(n * heads, queries, c // heads, dtype=working_dtype(values.dtype))
+    if not any(h * w for h, w in sizes):
+        output = output + _nothing(values, locations, weights)
     for size, start, x, y, weight in _by_level(locations, weights, sizes, softmax, output.dtype):
         level = values[:, start : start + size[0] * size[1]].to(output.dtype).unflatten(-1, (heads, -1))
         output = output + sum_of_corners(level.transpose(1, 2).flatten(0, 1), size, x, y, weight)
@@ -36,11 +38,18 @@ def export_form(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes
     n, _, c = values.shape
     _, queries, heads, _ = weights.shape
     output = values.new_zeros(n * heads, c // heads, queries, dtype=working_dtype(values.dtype))
+    if not any(h * w for h, w in sizes):
+        output = output + _nothing(values, locations, weights)
     for size, start, x, y, weight in _by_level(locations, weights, sizes, softmax, output.dtype):
         level = values[:, start : start + size[0] * size[1]].to(output.dtype).transpose(1, 2)
         level = level.reshape(n * heads, c // heads, *size)
         output = output + sum_by_grid_sample(level, x, y, weight)
     return output.reshape(n, c, queries).transpose(1, 2).to(values.dtype)
+
+
+def _nothing(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """Zero, and all three have their gradient: where every level is empty nothing else would give them one."""
+    return values[:, :0].sum() + locations[..., :0].sum() + weights[..., :0].sum()
 
 
 def _by_level(

@@ -18,11 +18,14 @@ REPOSITORY = Path(__file__).parents[2]
 without_card = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 
 
-def in_the_interpreter(which: str) -> None:
-    """Runs ``dcnv3_triton_cases.py`` in a process of its own; fails with its report."""
+OPERATORS = ["dcnv3", "dcnv4", "ms_deform_attn"]
+
+
+def in_the_interpreter(which: str, *operators: str) -> None:
+    """Runs the operators' ``*_triton_cases.py`` in a process of their own; fails with its report."""
     pytest.importorskip("triton", reason="Triton is not installed")
-    cases = Path(__file__).with_name("dcnv3_triton_cases.py")
-    command = [sys.executable, "-m", "pytest", str(cases), "-m", which, "-q", "--tb=short", "-p", "no:cacheprovider"]
+    files = [str(Path(__file__).with_name(f"{operator}_triton_cases.py")) for operator in operators]
+    command = [sys.executable, "-m", "pytest", *files, "-m", which, "-q", "--tb=short", "-p", "no:cacheprovider"]
     done = python(command, TRITON_INTERPRET="1")
     assert done.returncode == 0, "\n" + done.stdout + done.stderr
 
@@ -33,13 +36,14 @@ def python(command: list[str], **environment: str) -> subprocess.CompletedProces
 
 
 def test_kernels_in_the_interpreter():
-    in_the_interpreter("not slow")
+    in_the_interpreter("not slow", *OPERATORS)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_kernels_in_the_interpreter_at_length():
-    in_the_interpreter("slow")
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_kernels_in_the_interpreter_at_length(operator):
+    in_the_interpreter("slow", operator)
 
 
 def test_asking_imports_no_triton():

@@ -1,0 +1,73 @@
+"""DCNv4 on the Triton kernels, in Triton's interpreter; ``test_triton.py`` runs this file in a process of its own.
+
+The kernels are those of DCNv3, checked in ``dcnv3_triton_cases.py``; what is left is how they reach packed tensors.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+import triton
+
+from internimage.ops.dcnv3 import triton_kernels
+from internimage.ops.geometry import Geometry
+
+from .cases import CASES, DTYPES, Case, assert_same, near_lattice, run
+from .packed_cases import run_packed
+from .test_dcnv4_ladder import RECORDED, load_recorded
+
+assert os.environ.get("TRITON_INTERPRET") == "1", "run this file with TRITON_INTERPRET=1"
+
+BOTH = pytest.mark.parametrize("softmax", [False, True], ids=["mask", "logits"])
+
+
+@pytest.fixture
+def large_blocks(monkeypatch):
+    """512 rows a program, which in these tests is mostly one program."""
+    for name in ("_FORWARD_SETTINGS", "_BACKWARD_SETTINGS"):
+        unroll = {"UNROLL": 1} if name == "_FORWARD_SETTINGS" else {}
+        monkeypatch.setattr(triton_kernels, name, {None: triton.Config({"BLOCK_ROWS": 512, **unroll})})
+
+
+def check(case: Case, dtype: torch.dtype, softmax: bool) -> None:
+    inputs = case.make(dtype)
+    got = run_packed(inputs, "triton", softmax)
+    assert {tensor.dtype for tensor in got} == {dtype}
+    assert_same(got, run(inputs.to(torch.float64), "reference", softmax), "operator", near_lattice(inputs))
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
+def test_packed_tensors_in_place(large_blocks, dtype, softmax):
+    check(Case("odd", (2, 4, 3), 5, Geometry((3, 2), (2, 1), (0, 3), (1, 2), 3, 1.5)), dtype, softmax)
+
+
+def test_empty_batch_keeps_gradients():
+    check(Case("empty", (0, 3, 4), 3, Geometry(groups=2)), torch.bfloat16, False)
+
+
+@pytest.mark.parametrize("case", [case for case in RECORDED if case["name"] == "zero_offsets"], ids=lambda c: c["name"])
+def test_matches_the_released_operator(large_blocks, case):
+    check_recorded(case, torch.float64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
+def test_matches_the_released_operator_in_every_case_with_its_own_launch_settings(case, dtype):
+    check_recorded(case, dtype)
+
+
+def check_recorded(case: dict, dtype: torch.dtype) -> None:
+    inputs, offset_mask, want = load_recorded(case)
+    assert_same(run_packed(inputs.to(dtype), "triton", case["softmax"], offset_mask.to(dtype)), want, "operator")
+
+
+@pytest.mark.slow
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_case_in_every_dtype_with_its_own_launch_settings(case, dtype, softmax):
+    check(case, dtype, softmax)
