@@ -184,6 +184,10 @@ INPUTS = {
     "internimage_xl": Input(384),
     "internimage_h": Input(640),
     "internimage_g": Input(512),
+    "flash_internimage_t": Input(224),
+    "flash_internimage_s": Input(224),
+    "flash_internimage_b": Input(224),
+    "flash_internimage_l": Input(384),
 }
 
 

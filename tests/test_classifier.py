@@ -160,7 +160,7 @@ def test_weights_of_another_model_are_refused(model_file, tmp_path):
         ({"name_or_path": "internimage_tt"}, "internimage_t"),
         ({"name_or_path": "missing.safetensors"}, "missing.safetensors"),
         ({"name_or_path": "mask_rcnn_internimage_t_fpn_1x_coco"}, "no classifier"),
-        ({"name_or_path": "flash_intern_image_t_1k_224"}, "no classifier"),
+        ({"name_or_path": "mask_rcnn_flash_internimage_t_fpn_1x_coco"}, "no classifier"),
         ({"name_or_path": "internimage_t", "weights": "missing.pth"}, "missing.pth"),
         ({"device": "abacus"}, "abacus"),
         ({"device": "cuda:99"}, "cuda:99"),

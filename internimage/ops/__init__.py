@@ -2,8 +2,16 @@
 
 from .backends import available_backends
 from .dcnv3 import dcnv3
-from .dcnv4 import dcnv4
+from .dcnv4 import dcnv4, pack_offset_mask
 from .dispatch import BackendError
 from .ms_deform_attn import ms_deform_attn, ms_deform_attn_packed
 
-__all__ = ["BackendError", "available_backends", "dcnv3", "dcnv4", "ms_deform_attn", "ms_deform_attn_packed"]
+__all__ = [
+    "BackendError",
+    "available_backends",
+    "dcnv3",
+    "dcnv4",
+    "ms_deform_attn",
+    "ms_deform_attn_packed",
+    "pack_offset_mask",
+]

@@ -45,9 +45,6 @@ def released_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 def config_from_hf(fields: Mapping[str, Any]) -> InternImageConfig:
     """The configuration in a Hugging Face ``config.json``; what it does not say has its released default."""
-    core = fields.get("core_op", "DCNv3")
-    if core not in ("DCNv3", "DCNv3_pytorch"):
-        raise WeightsError(f"config.json asks for core_op={core!r}; these networks stand on DCNv3")
     known = {key: fields[key] for key in InternImageConfig.field_names() if key in fields}
     return make_config(known)
 
@@ -57,7 +54,6 @@ def config_to_hf(config: InternImageConfig, num_classes: int, dtype: str = "floa
     return {
         "architectures": ["InternImageModel"],
         "model_type": "internimage",
-        "core_op": "DCNv3",
         "num_classes": num_classes,
         "torch_dtype": dtype,
         "with_cp": False,
@@ -69,20 +65,24 @@ def config_from_training(settings: Any) -> InternImageConfig | None:
     """The configuration in the settings that the released training script saves beside the weights, if any."""
     if not isinstance(settings, Mapping) or not isinstance(settings.get("MODEL"), Mapping):
         return None
-    fields = settings["MODEL"].get("INTERN_IMAGE")
+    flash = settings["MODEL"].get("FLASH_INTERN_IMAGE")
+    fields = settings["MODEL"].get("INTERN_IMAGE") if flash is None else flash
     if not isinstance(fields, Mapping):
         return None
     lowered = {str(key).lower(): value for key, value in fields.items()}
+    lowered |= {} if flash is None else {"core_op": "DCNv4"}
     return make_config({key: lowered[key] for key in InternImageConfig.field_names() if key in lowered})
 
 
 def make_config(fields: Mapping[str, Any]) -> InternImageConfig:
     """A configuration from parsed JSON or YAML: lists become tuples, the text "None" becomes None."""
     values: dict[str, Any] = {key: None if value == "None" else value for key, value in fields.items()}
+    if values.get("core_op") == "DCNv3_pytorch":  # the released name of the same operator without a kernel
+        values["core_op"] = "DCNv3"
     values |= {key: tuple(values[key]) for key in _TUPLES if values.get(key) is not None}
     try:
         return InternImageConfig(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise WeightsError(f"the configuration beside the weights does not describe an InternImage: {error}") from error
 
 
@@ -107,9 +107,17 @@ def _seen_in(config: InternImageConfig, shapes: Shapes) -> InternImageConfig:
     has_scale = any(key.endswith(".gamma1") for key in shapes)
     if has_scale != (config.layer_scale is not None):
         config = dataclasses.replace(config, layer_scale=1.0 if has_scale else None)
-    mask = shapes.get("levels.0.blocks.0.dcn.mask.bias")
+    block = "levels.0.blocks.0"
+    mask = shapes.get(f"{block}.dcn.mask.bias")
     if mask is not None:
         config = dataclasses.replace(config, remove_center=mask[0] == config.groups[0] * 8)
+    if config.core_op == "DCNv4":
+        config = dataclasses.replace(
+            config,
+            dw_kernel_size=shapes.get(f"{block}.dcn.offset_mask_dw.weight", (None,))[-1],
+            dcn_output_bias=f"{block}.dcn.output_proj.bias" in shapes,
+            mlp_fc2_bias=f"{block}.mlp.fc2.bias" in shapes,
+        )
     return config
 
 
@@ -123,5 +131,8 @@ def _depths(shapes: Shapes) -> tuple[int, ...]:
 
 
 def _groups_fit(shapes: Shapes, config: InternImageConfig) -> bool:
+    if config.core_op == "DCNv4":
+        packed = [shapes.get(f"levels.{level}.blocks.0.dcn.offset_mask.bias", (0,))[0] for level in range(4)]
+        return packed == [-(-groups * 27 // 8) * 8 for groups in config.groups]
     masks = [shapes.get(f"levels.{level}.blocks.0.dcn.mask.bias", (0,))[0] for level in range(4)]
     return any(masks == [groups * taps for groups in config.groups] for taps in (9, 8))

@@ -143,7 +143,7 @@ def _advise(report: LoadReport, checkpoint: Checkpoint, module: nn.Module, any_f
     if any("cb_modules" in key for key in report.unexpected):
         advice.append("the file holds a composite of two backbones (CBInternImage), which this network is not")
     if any("offset_mask" in key for key in report.unexpected):
-        advice.append("the file belongs to FlashInternImage, which stands on DCNv4")
+        advice.append("the file belongs to FlashInternImage, which stands on DCNv4: make a flash_internimage model")
     if not any_fits:
         theirs, ours = next(iter(checkpoint.shapes), "nothing"), next(iter(module.state_dict()), "nothing")
         advice.append(f"no name fits: the file begins with {theirs}, the module with {ours}")

@@ -20,6 +20,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "g_post_norm_and_clip": ("internimage_g", {"level2_post_norm_block_ids": (0, 1)}),
     "bn_silu": ("internimage_t", {"norm_layer": "BN", "act_layer": "SiLU"}),
     "relu_remove_center": ("internimage_t", {"act_layer": "ReLU", "remove_center": True}),
+    "flash_t": ("flash_internimage_t", {}),
+    "flash_l_biases_and_depthwise": ("flash_internimage_l", {}),
     "prenorm_layer_scale": ("internimage_t", {"layer_scale": 1.0}),
     "dw_kernel_size": ("internimage_t", {"dw_kernel_size": 5, "mlp_ratio": 2.0, "cls_scale": 1.0}),
 }
@@ -44,7 +46,7 @@ def with_offsets(model: nn.Module) -> nn.Module:
     """Fresh weights predict no offset and an even mask, which would hide most of what can go wrong."""
     generator = torch.Generator().manual_seed(2)
     for name, parameter in model.named_parameters():
-        if ".dcn.offset." in name or ".dcn.mask." in name:
+        if any(f".dcn.{part}." in name for part in ("offset", "mask", "offset_mask")):
             nn.init.normal_(parameter, std=0.1, generator=generator)
     return model
 

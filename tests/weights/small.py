@@ -25,7 +25,16 @@ H = InternImageConfig(
     center_feature_scale=True,
     use_clip_projector=True,
 )
-FAMILIES = {"T": T, "L": L, "H": H}
+FLASH = InternImageConfig(
+    channels=16,
+    depths=(1, 1, 2, 1),
+    groups=(1, 2, 4, 8),
+    core_op="DCNv4",
+    dw_kernel_size=3,
+    post_norm=True,
+    layer_scale=1e-5,
+)
+FAMILIES = {"T": T, "L": L, "H": H, "Flash": FLASH}
 
 
 def randomize(module: nn.Module, seed: int = 0) -> nn.Module:

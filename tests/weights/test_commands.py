@@ -50,7 +50,7 @@ def test_models_as_json():
     assert len(by_name) == 98
     assert by_name["internimage_t_1k_224"]["repo"] == "OpenGVLab/InternImage"
     assert by_name["internimage_t_1k_224"]["licence"] == "MIT"
-    assert by_name["flash_intern_image_t_1k_224"]["loads_into"] == ""
+    assert by_name["flash_intern_image_t_1k_224"]["loads_into"] == "classifier"
 
 
 def test_inspect(file):

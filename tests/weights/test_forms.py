@@ -105,8 +105,9 @@ def test_the_released_config_json():
         "torch_dtype": "float32",
     }
     assert config_from_hf(fields) == dataclasses.replace(SIZES["internimage_h"], drop_path_rate=0.0)
-    with pytest.raises(WeightsError, match="DCNv4"):
-        config_from_hf({**fields, "core_op": "DCNv4"})
+    assert config_from_hf({**fields, "core_op": "DCNv3_pytorch"}) == config_from_hf(fields)
+    with pytest.raises(WeightsError, match="core_op is 'DCNv5', expected one of 'DCNv3', 'DCNv4'"):
+        config_from_hf({**fields, "core_op": "DCNv5"})
     with pytest.raises(ValueError, match="channels"):
         config_from_hf({**fields, "channels": 3})
 

@@ -10,9 +10,9 @@ from ..dcnv3.reference import export_form
 from ..dispatch import Call, choose
 from ..geometry import Geometry, IntPair
 from . import op
-from .packed import packed_channels, unpack
+from .packed import pack_offset_mask, packed_channels, unpack
 
-__all__ = ["dcnv4", "packed_channels"]
+__all__ = ["dcnv4", "pack_offset_mask", "packed_channels"]
 
 
 def dcnv4(

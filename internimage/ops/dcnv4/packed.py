@@ -6,6 +6,8 @@ unused numbers as make the whole a multiple of 8.
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import Geometry
@@ -14,6 +16,24 @@ from ..geometry import Geometry
 def packed_channels(geometry: Geometry) -> int:
     """Numbers for each output pixel, the unused ones included."""
     return -(-3 * geometry.groups * geometry.taps // 8) * 8
+
+
+def pack_offset_mask(offset: Tensor, mask: Tensor, groups: int) -> Tensor:
+    """The tensors of DCNv3 as DCNv4 wants them.
+
+    Args:
+        offset: (N, H_out, W_out, groups*P*2). mask: (N, H_out, W_out, groups*P).
+
+    Returns:
+        (N, H_out, W_out, K) with zeros behind the last group.
+    """
+    if offset.dim() != 4 or mask.dim() != 4 or offset.shape[-1] != 2 * mask.shape[-1] or mask.shape[-1] % groups:
+        raise ValueError(
+            f"offset has shape {tuple(offset.shape)} and mask {tuple(mask.shape)}, expected "
+            f"(N, H_out, W_out, groups*P*2) and (N, H_out, W_out, groups*P) with groups={groups}"
+        )
+    packed = torch.cat((offset.unflatten(-1, (groups, -1)), mask.unflatten(-1, (groups, -1))), -1).flatten(-2)
+    return F.pad(packed, (0, -packed.shape[-1] % 8))
 
 
 def unpack(offset_mask: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:

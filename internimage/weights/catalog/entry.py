@@ -49,7 +49,7 @@ class Released:
     @property
     def loads_into(self) -> str:
         """What of this package takes it: "classifier", "backbone" (the heads are left out), or "" for nothing yet."""
-        if not self.model.startswith("internimage_"):
+        if not self.model.startswith(("internimage_", "flash_internimage_")):
             return ""
         return "classifier" if self.task == "classification" else "backbone"
 
