@@ -51,6 +51,16 @@ def test_when_every_sample_is_lost_all_is_zero(backend, value, dtype):
             assert torch.equal(tensor, torch.zeros_like(tensor))
 
 
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS[2:]])
+def test_a_nan_weight_is_ignored_where_its_tap_sees_nothing(backend):
+    inputs = draw((1, 4, 5), 4, Geometry(groups=2)).to(torch.float32)
+    inputs.offset[0, 1, 2, 4:6] = 1000.3
+    want = run(inputs, backend)
+    inputs.mask[0, 1, 2, 2] = float("nan")
+    for got, wanted in zip(run(inputs, backend), want, strict=True):
+        assert torch.equal(got, wanted)
+
+
 @pytest.mark.parametrize("pixel", [(0, 0), (0, 5), (2, 3), (4, 0), (4, 5)], ids=str)
 @EVERY_BACKEND
 def test_a_nan_pixel_touches_exactly_the_outputs_that_sample_it(backend, pixel):

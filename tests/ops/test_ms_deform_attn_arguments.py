@@ -30,7 +30,10 @@ WRONG = {
     "shapes_empty": ({"spatial_shapes": ()}, r"spatial_shapes is \(\), expected a \(height, width\) for each"),
     "shapes_number": ({"spatial_shapes": 20}, r"spatial_shapes is 20, expected a \(height, width\)"),
     "shapes_negative": ({"spatial_shapes": ((4, 5), (-2, -3))}, r"spatial_shapes is .*-3.*, expected a \(height"),
-    "shapes_triples": ({"spatial_shapes": torch.zeros(2, 3, dtype=torch.int64)}, "spatial_shapes is tensor.* expected"),
+    "shapes_triples": (
+        {"spatial_shapes": torch.zeros(2, 3, dtype=torch.int64)},
+        "spatial_shapes is tensor[^$]* expected",
+    ),
     "pixels": (
         {"spatial_shapes": ((4, 5), (2, 2))},
         "value has 26 pixels, expected 24 for the levels 4x5, 2x2 of spatial_shapes",

@@ -201,8 +201,8 @@ def test_a_nan_pixel_touches_exactly_the_outputs_that_sample_it(backend):
 @EVERY_BACKEND
 def test_a_location_at_the_middle_of_a_pixel_gives_the_pixel(backend):
     value = torch.arange(20.0, dtype=torch.float64).view(1, 20, 1, 1)
-    rows, columns = torch.meshgrid(torch.arange(4.0), torch.arange(5.0), indexing="ij")
-    locations = torch.stack(((columns + 0.5) / 5, (rows + 0.5) / 4), -1).double().view(1, 20, 1, 1, 1, 2)
+    rows, columns = torch.meshgrid(torch.arange(4).double(), torch.arange(5).double(), indexing="ij")
+    locations = torch.stack(((columns + 0.5) / 5, (rows + 0.5) / 4), -1).view(1, 20, 1, 1, 1, 2)
     weights = torch.ones(1, 20, 1, 1, 1, dtype=torch.float64)
     output = ms_deform_attn(value, ((4, 5),), locations, weights, backend=backend)
     assert_close(output.flatten(), value.flatten(), "operator")
@@ -213,7 +213,7 @@ def test_a_level_is_grid_sample_of_its_map(backend):
     """Against ``grid_sample`` itself, in the coordinates that it documents: -1 to 1 over the map."""
     inputs = AttentionCase("one_level", ((4, 5),), points=1, heads=1).make()
     image = inputs.value.flatten(2).transpose(1, 2).unflatten(2, (4, 5))
-    grid = inputs.locations.flatten(2, 4).unflatten(2, (1, 2)) * 2 - 1
+    grid = inputs.locations.flatten(2, 4) * 2 - 1
     want = F.grid_sample(image, grid, align_corners=False)[..., 0].transpose(1, 2) * inputs.weights.flatten(2)
     assert_close(attend(inputs, backend), want, "operator")
 

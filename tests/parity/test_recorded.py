@@ -24,5 +24,5 @@ def test_the_recipe_gives_the_recorded_weights(check):
 
 
 def test_there_is_something_to_compare_with():
-    for folder in ("dcnv3_op", "dcnv3_module", "classification", "backbones_det_seg", "transforms"):
+    for folder in ("dcnv3_op", "dcnv3_module", "dcnv4_op", "msda", "classification", "backbones_det_seg", "transforms"):
         assert any((FOLDER / folder).rglob("*.npz")), f"no recorded tensors in {folder}"

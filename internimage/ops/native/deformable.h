@@ -118,8 +118,9 @@ template <typename T, bool LEVELS> struct Deformable {
         int64_t start = 0;
         for (int64_t level = 0; level < p.level_count; ++level) {
             const int64_t height = p.levels[2 * level], width = p.levels[2 * level + 1];
+            const Real to_pixels = height * width > 0 ? Real(width) : Real(-1);  // then no position is between -1 and the width
             for (int64_t i = 0; i < p.points; ++i, ++lane) {
-                tile.tap_x[lane] = Real(width);
+                tile.tap_x[lane] = to_pixels;
                 tile.tap_y[lane] = Real(height);
                 tile.line[lane] = int32_t(width);
                 tile.start[lane] = int32_t(start);
@@ -178,7 +179,7 @@ template <typename T, bool LEVELS> struct Deformable {
         const int32_t w = int32_t(p.w), h = int32_t(p.h);
         const Real *tap_x = tile.tap_x, *tap_y = tile.tap_y, *offset_x = tile.offset_x, *offset_y = tile.offset_y;
         const Real* step = tile.column;
-        const Placed to(tile);
+        const Placed to(tile, p.input_bias != nullptr);
         const int64_t padded = (lanes + 15) / 16 * 16;  // whole registers; what lies behind the last lane is never used
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC ivdep
@@ -194,7 +195,7 @@ template <typename T, bool LEVELS> struct Deformable {
     void place_in_levels(Tile<Real>& tile, int64_t lanes) const {
         const Real *width = tile.tap_x, *height = tile.tap_y, *location_x = tile.offset_x, *location_y = tile.offset_y;
         const int32_t *line = tile.line, *start = tile.start;
-        const Placed to(tile);
+        const Placed to(tile, false);
         const int64_t padded = (lanes + 15) / 16 * 16;
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC ivdep
@@ -210,10 +211,11 @@ template <typename T, bool LEVELS> struct Deformable {
         const Real* weigh;
         Real *right, *lower, *weight0, *weight1, *weight2, *weight3;
         int32_t *pixel, *corners;
+        const bool all;  // samples far away keep their weights, for the sake of the input's bias
 
-        explicit Placed(Tile<Real>& tile)
+        Placed(Tile<Real>& tile, bool all)
             : weigh(tile.mask), right(tile.right), lower(tile.lower), weight0(tile.weight[0]), weight1(tile.weight[1]),
-              weight2(tile.weight[2]), weight3(tile.weight[3]), pixel(tile.pixel), corners(tile.corners) {}
+              weight2(tile.weight[2]), weight3(tile.weight[3]), pixel(tile.pixel), corners(tile.corners), all(all) {}
 
         INLINE void put(int64_t i, Real x, Real y, Real width, Real height, int32_t w, int32_t h, int32_t start) const {
             // false for NaN; whatever is far away is computed at (0, 0) and masked out
@@ -224,7 +226,8 @@ template <typename T, bool LEVELS> struct Deformable {
             x0 -= Real(x0) > x;
             y0 -= Real(y0) > y;
             const Real to_right = x - Real(x0), to_lower = y - Real(y0);
-            const Real upper_mask = (Real(1) - to_lower) * weigh[i], lower_mask = to_lower * weigh[i];
+            const Real weight = inside | all ? weigh[i] : Real(0);  // which may be NaN, and nothing would be sampled with it
+            const Real upper_mask = (Real(1) - to_lower) * weight, lower_mask = to_lower * weight;
             right[i] = to_right;
             lower[i] = to_lower;
             weight0[i] = (Real(1) - to_right) * upper_mask;
