@@ -33,6 +33,7 @@ from .test_ms_deform_attn_properties import check as check_random
 assert os.environ.get("TRITON_INTERPRET") == "1", "run this file with TRITON_INTERPRET=1"
 
 BOTH = pytest.mark.parametrize("softmax", [False, True], ids=["weights", "logits"])
+OVERFLOWS = pytest.mark.filterwarnings("ignore:.* encountered in multiply")  # of a far location and its level's size
 BASE = AttentionCase("base", ((3, 4), (0, 5), (1, 2)), queries=3, depth=3, points=2)
 
 
@@ -85,6 +86,7 @@ def test_every_case_in_every_dtype_with_its_own_launch_settings(case, dtype, sof
     check(case.make(dtype), softmax)
 
 
+@OVERFLOWS
 @pytest.mark.slow
 @settings(max_examples=100)
 @given(inputs=attention_calls(), softmax=st.booleans())
@@ -113,7 +115,7 @@ def check_recorded(case: dict, dtype: torch.dtype) -> None:
     assert_same_attention(got, want, "operator", ignore)
 
 
-@pytest.mark.filterwarnings("ignore:.* encountered in multiply")  # of such a location and the size of its level
+@OVERFLOWS
 @BOTH
 def test_nan_and_infinite_locations_count_as_zero_and_read_nothing_outside(large_blocks, softmax):
     inputs = BASE.make(torch.float32)

@@ -195,7 +195,7 @@ template <typename T, bool LEVELS> struct Deformable {
     void place_in_levels(Tile<Real>& tile, int64_t lanes) const {
         const Real *width = tile.tap_x, *height = tile.tap_y, *location_x = tile.offset_x, *location_y = tile.offset_y;
         const int32_t *line = tile.line, *start = tile.start;
-        const Placed to(tile, false);
+        const Placed to(tile, p.input_bias != nullptr);
         const int64_t padded = (lanes + 15) / 16 * 16;
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC ivdep
