@@ -14,6 +14,7 @@ PAPER, INK, GREY, RULE = (255, 255, 255), (28, 33, 40), (110, 118, 129), (232, 2
 ACCENT, ACCENT_SOFT = (13, 116, 144), (176, 214, 224)
 SMALLEST, LARGEST = 360, 800  # the drawn picture's longer side, in pixels
 MARGIN = 16
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}  # that drawings are written in
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -86,8 +87,13 @@ def fit(draw: ImageDraw.ImageDraw, text: str, width: int, letters: Font) -> str:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of its suffix; the file appears whole or not at all."""
-    formats = Image.registered_extensions()
-    if path.suffix.lower() not in formats:
-        raise ValueError(f"{path} ends in {path.suffix!r}, which is no picture format; take .png or .jpg")
+    name = picture_format(path)
     with write_through(path) as temporary:
-        picture.save(temporary, format=formats[path.suffix.lower()])
+        picture.save(temporary, format=name)
+
+
+def picture_format(path: Path) -> str:
+    """The format that the suffix of a picture to write stands for; ValueError where it is none that is written."""
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path} ends in {path.suffix!r}, which is no picture format written here; take .png or .jpg")
+    return FORMATS[path.suffix.lower()]
