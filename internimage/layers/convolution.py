@@ -36,6 +36,10 @@ def check_tensor(name: str, x: Tensor, like: nn.Module) -> None:
     """ValueError unless ``x`` is a tensor in the numbers of the weight of ``like``; autocast converts any float."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} is a {type(x).__name__}, expected a torch.Tensor")
-    dtype = getattr(like, "weight", x).dtype
-    if x.dtype != dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
-        raise ValueError(f"{name} is {x.dtype}, expected {dtype} like the weights; convert it or the module with .to()")
+    weight = like._parameters.get("weight")  # a quantised or wrapped module has none, and takes what it takes
+    if weight is None or x.dtype == weight.dtype:
+        return
+    if not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+        raise ValueError(
+            f"{name} is {x.dtype}, expected {weight.dtype} like the weights; convert it or the module with .to()"
+        )
