@@ -20,6 +20,7 @@ from internimage.ops.dcnv3 import gpu, triton_kernels
 from internimage.ops.dcnv3.op import BACKENDS, dcnv3_backward_op
 from internimage.ops.dispatch import Call, choose
 from internimage.ops.geometry import Geometry
+from internimage.ops.layout import as_rows
 
 from .cases import CASES, DTYPES, Case, Inputs, Result, as_keywords, assert_same, forward, near_lattice, run
 from .test_dcnv3_ladder import RECORDED, load_recorded
@@ -138,7 +139,7 @@ def test_slices_of_one_packed_tensor_are_read_in_place(large_blocks, softmax):
     inputs = BASE.make(torch.float32)
     packed = torch.cat([inputs.offset, inputs.mask], -1)
     offset, mask = packed.split([inputs.offset.shape[-1], inputs.mask.shape[-1]], -1)
-    assert gpu._rows(offset).data_ptr() == offset.data_ptr() and gpu._rows(mask).data_ptr() == mask.data_ptr()
+    assert as_rows(offset).data_ptr() == offset.data_ptr() and as_rows(mask).data_ptr() == mask.data_ptr()
     sliced = replace(inputs, offset=offset, mask=mask)
     assert_same(run(sliced, "triton", softmax), run(inputs.to(torch.float64), "reference", softmax), "operator")
 
@@ -191,7 +192,7 @@ def test_addresses_are_long_from_2_31_elements_on(which):
 
 
 def constants_of(inputs: Inputs) -> dict:
-    rows = (gpu._rows(inputs.offset), gpu._rows(inputs.mask))
+    rows = (as_rows(inputs.offset), as_rows(inputs.mask))
     return gpu.arguments(inputs.input, *rows, inputs.grad_output.shape, inputs.geometry, False)[1]
 
 
