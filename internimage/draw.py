@@ -41,11 +41,12 @@ def draw_answer(picture: Image.Image, labels: Sequence[str], probs: Sequence[flo
 
     Args:
         labels, probs: of equal length; probabilities from 0 to 1.
-        note: a line in small print under the answers.
+        note: small print under the answers, a line or more.
     """
     shown = for_display(picture)
     width = max(shown.width, SMALLEST)
-    row, first_row, foot = 26, 44, 26 if note else 8
+    row, first_row, small_row = 26, 44, 18
+    foot = 8 + small_row * len(note.splitlines())
     height = shown.height + MARGIN // 2 + first_row + row * (len(labels) - 1) + foot
     card = Image.new("RGB", (width, height), PAPER)
     card.paste(shown, ((width - shown.width) // 2, 0))
@@ -54,8 +55,9 @@ def draw_answer(picture: Image.Image, labels: Sequence[str], probs: Sequence[flo
     for rank, (label, prob) in enumerate(zip(labels, probs, strict=True)):
         _draw_row(draw, y, width, label, prob, best=rank == 0)
         y += row if rank else first_row
-    if note:
-        draw.text((MARGIN, y + 2), fit(draw, note, width - 2 * MARGIN, font(13)), GREY, font(13))
+    for line in note.splitlines():
+        draw.text((MARGIN, y + 2), fit(draw, line, width - 2 * MARGIN, font(13)), GREY, font(13))
+        y += small_row
     return card
 
 
