@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 
 from .backbones.internimage import InternImageConfig
 from .data.labels import class_names
-from .data.pictures import from_array, read_picture
+from .data.pictures import check_picture, from_array, read_picture
 from .data.transforms import GREY_MEAN, GREY_STD, Preprocessing
-from .devices import pick_device, pick_dtype
+from .devices import check_numbers, pick_device, pick_dtype
 from .models import InternImageClassifier, embedded_weights, get_config, list_models
+from .ops.dcnv3.op import BACKENDS
+from .ops.dispatch import named
 from .weights import catalog
 from .weights.architecture import architecture_of, released_shapes
 from .weights.checkpoint import Checkpoint, open_checkpoint
@@ -127,8 +130,9 @@ class Classifier:
         Raises:
             ValueError: a picture cannot be read (a ``PictureError``), or an array has another shape, dtype or range.
         """
-        if top < 1 or batch_size < 1:
-            raise ValueError(f"top is {top} and batch_size {batch_size}, expected both >= 1")
+        for name, value in (("top", top), ("batch_size", batch_size)):
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name} is {value!r}, expected an integer >= 1")
         several = isinstance(images, (list, tuple)) or (isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4)
         pictures = list(images) if several else [images]
         answers: list[Prediction] = []
@@ -150,9 +154,7 @@ class Classifier:
     def answers(self, batch: Tensor, top: int = 5) -> list[Prediction]:
         """Predictions for prepared pictures (N, C, S, S); ValueError when the model gives NaN."""
         probabilities = self.probabilities(batch)
-        if not probabilities.isfinite().all():
-            hint = "the weights may be damaged" if self.dtype in (torch.float32, torch.float64) else "try float32"
-            raise ValueError(f"the model gives no numbers in {str(self.dtype).removeprefix('torch.')}; {hint}")
+        check_numbers(probabilities, self.dtype)
         probs, indices = probabilities.topk(min(top, len(self.class_names)), dim=-1)
         return [
             Prediction(tuple(self.class_names[i] for i in row_indices), tuple(row_probs), tuple(row_indices), self.note)
@@ -170,7 +172,7 @@ class Classifier:
 def as_picture(image: Picture) -> Image.Image:
     """A picture from whatever :meth:`Classifier.predict` takes for one."""
     if isinstance(image, Image.Image):
-        return image
+        return check_picture(image, "image")
     if isinstance(image, (str, Path)):
         return read_picture(image)
     if isinstance(image, (np.ndarray, Tensor)):
@@ -207,8 +209,11 @@ def load(
     Raises:
         ValueError: an unknown name (the message names the nearest), or weights that do not fit.
         OSError: a file is not there, or a download failed.
+        BackendError: there is no such backend.
     """
     where, numbers = pick_device(device), pick_dtype(dtype)
+    if backend is not None:
+        named(BACKENDS, backend)  # before anything is downloaded
     name = None if name_or_path is None else str(name_or_path)
     source = _source_of(name) if weights is None else str(weights)
     checkpoint = open_checkpoint(source)

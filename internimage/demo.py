@@ -48,7 +48,7 @@ def run(output: str | Path = OUTPUT, classifier: Classifier | None = None) -> De
     seconds = time.perf_counter() - start
     for shown in pictures:
         answer = shown.prediction
-        note = f"truth: {shown.truth} · {answer.note}"
+        note = f"truth: {shown.truth}\n{answer.note}"
         save_picture(draw_answer(shown.picture, answer.labels, answer.probs, note), output / "pictures" / shown.name)
     looks = _draw_looks(classifier, pictures, output / "explained")
     page = write_page(output / "index.html", classifier, pictures, looks, seconds)

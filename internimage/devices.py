@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -18,7 +19,7 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         return accelerator or torch.device("cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"device is {device!r}, expected cpu, cuda, cuda:1, mps or the like") from error
     usable = ["cpu"] + ([accelerator.type] if accelerator else [])
     count = torch.accelerator.device_count() if accelerator else 0
@@ -39,3 +40,10 @@ def pick_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     assert chosen is not None
     return chosen
+
+
+def check_numbers(answer: Tensor, dtype: torch.dtype) -> None:
+    """ValueError when what a model that computes in ``dtype`` gives is NaN or infinite; it says what to try."""
+    if not answer.isfinite().all():
+        hint = "the weights may be damaged" if dtype in (torch.float32, torch.float64) else "try float32"
+        raise ValueError(f"the model gives no numbers in {str(dtype).removeprefix('torch.')}; {hint}")

@@ -14,6 +14,7 @@ PAPER, INK, GREY, RULE = (255, 255, 255), (28, 33, 40), (110, 118, 129), (232, 2
 ACCENT, ACCENT_SOFT = (13, 116, 144), (176, 214, 224)
 SMALLEST, LARGEST = 360, 800  # the drawn picture's longer side, in pixels
 MARGIN = 16
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}  # that drawings are written in
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -40,11 +41,12 @@ def draw_answer(picture: Image.Image, labels: Sequence[str], probs: Sequence[flo
 
     Args:
         labels, probs: of equal length; probabilities from 0 to 1.
-        note: a line in small print under the answers.
+        note: small print under the answers, a line or more.
     """
     shown = for_display(picture)
     width = max(shown.width, SMALLEST)
-    row, first_row, foot = 26, 44, 26 if note else 8
+    row, first_row, small_row = 26, 44, 18
+    foot = 8 + small_row * len(note.splitlines())
     height = shown.height + MARGIN // 2 + first_row + row * (len(labels) - 1) + foot
     card = Image.new("RGB", (width, height), PAPER)
     card.paste(shown, ((width - shown.width) // 2, 0))
@@ -53,8 +55,9 @@ def draw_answer(picture: Image.Image, labels: Sequence[str], probs: Sequence[flo
     for rank, (label, prob) in enumerate(zip(labels, probs, strict=True)):
         _draw_row(draw, y, width, label, prob, best=rank == 0)
         y += row if rank else first_row
-    if note:
-        draw.text((MARGIN, y + 2), fit(draw, note, width - 2 * MARGIN, font(13)), GREY, font(13))
+    for line in note.splitlines():
+        draw.text((MARGIN, y + 2), fit(draw, line, width - 2 * MARGIN, font(13)), GREY, font(13))
+        y += small_row
     return card
 
 
@@ -86,8 +89,13 @@ def fit(draw: ImageDraw.ImageDraw, text: str, width: int, letters: Font) -> str:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of its suffix; the file appears whole or not at all."""
-    formats = Image.registered_extensions()
-    if path.suffix.lower() not in formats:
-        raise ValueError(f"{path} ends in {path.suffix!r}, which is no picture format; take .png or .jpg")
+    name = picture_format(path)
     with write_through(path) as temporary:
-        picture.save(temporary, format=formats[path.suffix.lower()])
+        picture.save(temporary, format=name)
+
+
+def picture_format(path: Path) -> str:
+    """The format that the suffix of a picture to write stands for; ValueError where it is none that is written."""
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path} ends in {path.suffix!r}, which is no picture format written here; take .png or .jpg")
+    return FORMATS[path.suffix.lower()]

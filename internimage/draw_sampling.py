@@ -15,6 +15,7 @@ from .explain import SamplingPoints
 Color = tuple[int, int, int]
 PANEL, GAP, MARGIN, TOP, FOOT = 480, 28, 24, 80, 100  # pixels of the drawing
 AROUND = 0.08  # of the picture's size that is shown around it, since samples may lie outside
+WIDEST = 2.0  # the side of what is shown, at most, over the picture's, where samples lie farther outside
 ZOOM_BELOW = 0.6  # a region smaller than this part of the whole is shown larger, with an overview in the corner
 LARGEST_RADIUS = 22.0  # pixels, of a point of weight 1; the area of a dot goes with its weight
 CROWD = 72  # points; more are drawn smaller
@@ -59,13 +60,15 @@ def group_colors(groups: int) -> list[Color]:
 def _region(size: tuple[int, int], sampling: SamplingPoints) -> tuple[float, float, float]:
     """Left, top and side, in pixels of the picture, of the square to show: all of it, or the part with the points."""
     side = max(size) * (1 + 2 * AROUND)
-    whole = ((size[0] - side) / 2, (size[1] - side) / 2, side)
     points = torch.cat((sampling.points.flatten(0, 1), sampling.grid))
     points = points[points.isfinite().all(-1)]
     low, high = points.min(0).values, points.max(0).values
     closer = 1.6 * float((high - low).max()) + 1
     if closer >= ZOOM_BELOW * side:
-        return whole
+        reach = float((points + 0.5 - torch.tensor(size) / 2).abs().max())  # of the points, from the middle
+        room = 1 - 2 * (radius_of(1.0, 1) + 2) / PANEL  # for the largest dot and its rim at the edge
+        side = max(side, min(2 * reach / room, WIDEST * max(size)))
+        return (size[0] - side) / 2, (size[1] - side) / 2, side
     left, top = (((low + high - closer) / 2) + 0.5).tolist()
     return left, top, closer
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .devices import check_numbers
 from .layers.deform_conv import DCNv3
 from .ops.dcnv3.reference import sampling_locations
 
@@ -66,7 +67,7 @@ def sampling_points(
         position: (x, y) in pixels of ``image``; the nearest output pixel is taken. None is the middle.
 
     Raises:
-        ValueError: there is no such stage, block or position.
+        ValueError: there is no such stage, block or position, or the model gives NaN.
     """
     image = image[None] if image.dim() == 3 else image
     if image.dim() != 4 or image.shape[0] != 1:
@@ -77,6 +78,7 @@ def sampling_points(
         raise ValueError(f"position is ({x:g}, {y:g}), expected x from 0 to {width - 1} and y from 0 to {height - 1}")
     layer, block = _find_layer(model, stage, block)
     offset, logits = _run(model, layer, image)
+    check_numbers(torch.cat((offset, logits), -1), offset.dtype)
     geometry, stride = layer.geometry, 4 * 2 ** (stage - 1)
     # output pixel i of every 3x3, stride 2 convolution on the way is centred on its input's pixel 2i
     column, row = min(round(x / stride), offset.shape[2] - 1), min(round(y / stride), offset.shape[1] - 1)

@@ -97,7 +97,7 @@ def save_features(features: Mapping[str, Tensor], path: str | Path) -> None:
     """
     path = check_suffix(path)
     with write_through(path) as temporary:
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             with open(temporary, "wb") as file:  # by name, savez would append a suffix
                 np.savez(file, allow_pickle=False, **{name: _as_numpy(tensor) for name, tensor in features.items()})
         else:
@@ -110,7 +110,7 @@ def save_features(features: Mapping[str, Tensor], path: str | Path) -> None:
 def check_suffix(path: str | Path) -> Path:
     """The path, if :func:`save_features` can write it; else ValueError, before any work is done."""
     path = Path(path)
-    if path.suffix not in (".safetensors", ".npz"):
+    if path.suffix.lower() not in (".safetensors", ".npz"):
         raise ValueError(f"{path} ends in {path.suffix!r}, expected .safetensors or .npz")
     return path
 

@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def make_folder(folder: str | Path, option: str) -> None:
+    """Make a folder, and prove that a file can be made in it before long work is done for it.
+
+    Raises:
+        OSError: it cannot; the message names the ``option`` that asks for it.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{option} {folder} is a file, expected a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{option}: no file can be made in {folder} ({reason}); choose another folder") from error
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .backbones.config import SIZES, InternImageConfig
 from .backbones.features import FeatureExtractor
 from .backbones.internimage import InternImage, as_level_indices
+from .devices import pick_device
 from .heads.classification import ClipProjectorHead, ConvHead, LevelFusion, LinearHead
 from .ops.dcnv3.op import BACKENDS
 from .ops.dispatch import named
@@ -315,15 +316,14 @@ _OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "global
 
 
 def _nearest(word: object, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(word).lower(), list(known), n=1)
+    word, known = str(word).lower(), list(known)
+    begun = [name for name in known if word and name.startswith(word)]
+    near = begun or difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _as_device(device: torch.device | str) -> torch.device:
-    try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device is {device!r}: {str(error).splitlines()[0]}") from error
+    return torch.device("meta") if str(device) == "meta" else pick_device(device)
 
 
 @contextlib.contextmanager

@@ -77,10 +77,25 @@ def test_top_is_how_many_answers(classifier, top):
     assert len(classifier.predict(PIXELS, top=top).labels) == min(top, 3)
 
 
-@pytest.mark.parametrize("bad", [{"top": 0}, {"batch_size": 0}], ids=str)
+@pytest.mark.parametrize("bad", [{"top": 0}, {"top": 2.5}, {"top": "3"}, {"batch_size": 0}], ids=str)
 def test_numbers_that_mean_nothing_are_named(classifier, bad):
-    with pytest.raises(ValueError, match="expected both >= 1"):
+    ((name, value),) = bad.items()
+    with pytest.raises(ValueError, match=f"{name} is {value!r}, expected an integer >= 1"):
         classifier.predict(PIXELS, **bad)
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (Image.new("RGB", (0, 0)), "image: 0 x 0 pixels"),
+        (Image.fromarray(np.full((4, 4), np.nan, np.float32)), "image: some of its values are NaN"),
+        (Image.fromarray(np.full((4, 4), np.inf, np.float32)), "NaN or infinite"),
+    ],
+    ids=["no pixels", "nan", "inf"],
+)
+def test_a_picture_that_shows_nothing_is_named(classifier, picture, words):
+    with pytest.raises(PictureError, match=words):
+        classifier.predict(picture)
 
 
 @pytest.mark.parametrize("bad", [None, 3, b"bytes", [[PIXELS]], {"a": 1}], ids=str)
@@ -120,7 +135,7 @@ def test_the_backend_asked_for_is_used(model_file):
     other = internimage.load(model_file, device="cpu", backend="reference")
     assert {module.backend for module in other.model.modules() if hasattr(module, "backend")} == {"reference"}
     with pytest.raises(internimage.ops.BackendError, match="nonsense"):
-        internimage.load(model_file, backend="nonsense").predict(PIXELS)
+        internimage.load("internimage_t", backend="nonsense")  # before anything is downloaded
 
 
 def test_a_released_file_is_known_by_its_contents_and_name(tmp_path):
@@ -162,6 +177,7 @@ def test_weights_of_another_model_are_refused(model_file, tmp_path):
         ({"name_or_path": "mask_rcnn_internimage_t_fpn_1x_coco"}, "no classifier"),
         ({"name_or_path": "mask_rcnn_flash_internimage_t_fpn_1x_coco"}, "no classifier"),
         ({"name_or_path": "internimage_t", "weights": "missing.pth"}, "missing.pth"),
+        ({"name_or_path": ""}, "source of the weights is ''"),
         ({"device": "abacus"}, "abacus"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"device": "xpu:7"}, "xpu:7"),

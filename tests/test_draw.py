@@ -46,8 +46,9 @@ def test_any_label_can_be_drawn(label):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match="picture format"):
-        save_picture(Image.new("RGB", (4, 4)), tmp_path / "a.txt")
+    for name in ("a.txt", "a.pdf", "a"):
+        with pytest.raises(ValueError, match="picture format"):
+            save_picture(Image.new("RGB", (4, 4)), tmp_path / name)
     with pytest.raises(OSError):
         save_picture(Image.new("RGBA", (4, 4)), tmp_path / "a.jpg")
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from internimage.draw_sampling import PANEL, draw_sampling, group_colors
+from internimage.draw_sampling import MARGIN, PANEL, TOP, draw_sampling, group_colors
 from internimage.explain import sampling_points
 from internimage.layers import DCNv3
 from tests.small_model import small_model
@@ -102,6 +102,13 @@ def test_what_does_not_fit_is_named(model, arguments, words):
         sampling_points(**{"model": model, "image": IMAGE, "stage": 1, **arguments})
 
 
+def test_a_damaged_model_is_named():
+    model = small_model()
+    torch.nn.init.constant_(model.backbone.levels[0].blocks[0].dcn.mask.weight, float("nan"))
+    with pytest.raises(ValueError, match="no numbers in float32; the weights may be damaged"):
+        sampling_points(model, IMAGE, 1, 0)
+
+
 def test_it_survives_json_with_points_that_are_no_numbers(model):
     got = sampling_points(model, IMAGE)
     got.points[0, 0, 0] = float("nan")
@@ -125,6 +132,16 @@ def test_points_far_away_or_nowhere_do_not_stop_the_drawing(model, value):
     sampling = sampling_points(model, IMAGE, 1)
     sampling.points[0, :3] = value
     assert draw_sampling(PICTURE, sampling).width > 2 * PANEL
+
+
+def test_no_dot_beside_the_picture_is_cut(untrained):
+    """One heavy point a fifth of the picture to the left of it, at the height where no other is."""
+    sampling = sampling_points(untrained, IMAGE, 4)
+    sampling.points[0, 0] = torch.tensor([-0.2 * IMAGE.shape[-1], 5.0])
+    sampling.weights[0, 0] = 1.0
+    pixels = np.asarray(draw_sampling(PICTURE, sampling)).astype(int)
+    dot = np.abs(pixels[:, : PANEL + MARGIN] - group_colors(1)[0]).max(-1) < 20
+    assert dot[:, MARGIN + 4 :].any() and not dot[TOP : TOP + PANEL, : MARGIN + 2].any()
 
 
 @pytest.mark.parametrize("groups", [1, 6, 7, 128])

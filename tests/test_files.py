@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from internimage.files import write_through
+from internimage.files import make_folder, write_through
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -34,3 +36,23 @@ def test_who_may_read_it_does_not_depend_on_who_writes_it(tmp_path):
     with write_through(path) as temporary:
         save_file({"a": torch.zeros(1)}, temporary)
     assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_folder_is_made_and_left_empty(tmp_path):
+    make_folder(tmp_path / "new" / "folder", "--output")
+    assert [*(tmp_path / "new").iterdir()] == [tmp_path / "new" / "folder"]
+    assert not [*(tmp_path / "new" / "folder").iterdir()]
+
+
+def test_a_folder_that_takes_no_files_is_named_with_its_option(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"^--output .*file is a file, expected a folder$"):
+        make_folder(tmp_path / "file", "--output")
+    with pytest.raises(OSError, match=r"^--output: no file can be made in .*below \(Not a directory\)"):
+        make_folder(tmp_path / "file" / "below", "--output")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder in which not even root makes files")
+def test_an_existing_folder_that_takes_no_files_is_named():
+    with pytest.raises(OSError, match="^--save-dir: no file can be made in /proc "):
+        make_folder("/proc", "--save-dir")

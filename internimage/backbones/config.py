@@ -178,7 +178,6 @@ _RULES: dict[str, _Rule] = {
 
 _BASE = InternImageConfig()
 _LARGE = replace(_BASE, post_norm=True, layer_scale=1e-5)
-_FLASH = {"core_op": "DCNv4", "dw_kernel_size": 3}
 _HUGE = replace(_BASE, dw_kernel_size=5, level2_post_norm=True, center_feature_scale=True, use_clip_projector=True)
 
 SIZES: dict[str, InternImageConfig] = {
@@ -216,8 +215,10 @@ SIZES: dict[str, InternImageConfig] = {
 }
 SIZES |= {
     "flash_internimage_t": replace(SIZES["internimage_t"], core_op="DCNv4"),
-    "flash_internimage_s": replace(SIZES["internimage_s"], **_FLASH),
-    "flash_internimage_b": replace(SIZES["internimage_b"], **_FLASH, offset_scale=0.5),
-    "flash_internimage_l": replace(SIZES["internimage_l"], **_FLASH, dcn_output_bias=True, mlp_fc2_bias=True),
+    "flash_internimage_s": replace(SIZES["internimage_s"], core_op="DCNv4", dw_kernel_size=3),
+    "flash_internimage_b": replace(SIZES["internimage_b"], core_op="DCNv4", dw_kernel_size=3, offset_scale=0.5),
+    "flash_internimage_l": replace(
+        SIZES["internimage_l"], core_op="DCNv4", dw_kernel_size=3, dcn_output_bias=True, mlp_fc2_bias=True
+    ),
 }
 """Architecture only; drop path, resolution and learning rate belong to recipes."""

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from ..layers.activation import make_activation
-from ..layers.convolution import ChannelsLastConv2d
+from ..layers.convolution import ChannelsLastConv2d, check_tensor
 from ..layers.dcnv4 import DCNv4
 from ..layers.deform_conv import DCNv3
 from ..layers.mlp import MLP
@@ -40,9 +40,12 @@ class Stem(nn.Module):
         self.drop = nn.Dropout(config.drop_rate)
 
     def forward(self, image: Tensor) -> Tensor:
+        check_tensor("image", image, self.conv1)
         in_chans = self.conv1.in_channels
         if image.dim() != 4 or image.shape[1] != in_chans:
             raise ValueError(f"image has shape {tuple(image.shape)}, expected (N, {in_chans}, height, width)")
+        if image.shape[2] < 1 or image.shape[3] < 1:
+            raise ValueError(f"image has shape {tuple(image.shape)}, expected a height and width of at least 1")
         x = image.permute(0, 2, 3, 1).contiguous()
         x = self.act(self.norm1(self.conv1(x)))
         return self.drop(self.norm2(self.conv2(x)))

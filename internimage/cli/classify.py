@@ -48,7 +48,8 @@ def classify(
     top: Annotated[int, typer.Option("--top", min=1, help="How many answers a picture.")] = 5,
     json: options.Json = False,
     save_dir: Annotated[
-        Path | None, typer.Option("--save-dir", help="Write each picture with its answer drawn under it here.")
+        Path | None,
+        typer.Option("--save-dir", help="Write each picture, its answer drawn under it, here as NAME.classified.png."),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time.")] = 32,
     device: options.Device = None,
@@ -63,12 +64,13 @@ def classify(
     """
     from ..classifier import load
     from ..data.pictures import find_pictures
+    from ..files import make_folder
     from .main import SKIPPED_SOME
     from .output import print_json
 
     sources = find_pictures(images)
-    if save_dir is not None and save_dir.exists() and not save_dir.is_dir():
-        raise ValueError(f"--save-dir {save_dir} is a file, expected a folder")
+    if save_dir is not None:
+        make_folder(save_dir, "--save-dir")
     classifier = load(model, weights=weights, device=device, dtype=dtype, backend=backend)
     outcome = _classify_all(classifier, sources, top, batch_size, save_dir)
     if json:
@@ -134,7 +136,7 @@ def _drawings(folder: Path | None, sources: list[str]) -> Callable[[str], Path]:
     def name(stem: str) -> Path:
         uses[stem] += 1
         candidate = stem if uses[stem] == 1 else f"{stem}-{uses[stem]}"
-        path = Path(folder or ".") / f"{candidate}.png"
+        path = Path(folder or ".") / f"{candidate}.classified.png"  # so that it replaces no picture called NAME.png
         if (candidate != stem and uses[candidate]) or os.path.realpath(path) in kept:
             return name(stem)
         uses[candidate] = max(1, uses[candidate])

@@ -48,6 +48,7 @@ def evaluate(
     from ..classifier import load
     from ..data.classification import open_pictures
     from ..evaluate.classification import evaluate_classifier, match_by_order
+    from ..files import make_folder
     from .data import fetch
     from .main import SKIPPED_SOME
     from .output import messenger, print_json, text
@@ -58,6 +59,8 @@ def evaluate(
     if match_by_order(pictures.class_names, classifier.class_names):
         first, last = (f"{pictures.class_names[i]} is {classifier.class_names[i]}" for i in (0, -1))
         messenger().print(text(f"no class has a name that the model knows; taken by order: {first} ... {last}"))
+    if per_class is not None:
+        make_folder(per_class.parent, "--per-class")
     with progress_bar("evaluating") as bar:
         task = bar.add_task("", total=len(pictures))
         scores = evaluate_classifier(

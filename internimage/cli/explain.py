@@ -40,15 +40,19 @@ def explain(
     """
     from ..classifier import load
     from ..data.pictures import read_picture
-    from ..draw import save_picture
+    from ..draw import picture_format, save_picture
     from ..draw_sampling import draw_sampling
     from ..explain import sampling_points
+    from ..files import make_folder
     from .classify import picture_name
     from .output import messenger, print_json, printable, text
 
     place = _as_position(position)
     if output is not None and os.path.realpath(output) == os.path.realpath(image):
         raise ValueError(f"--output {output} is the picture itself; choose another name")
+    if output is not None:
+        picture_format(output)
+    make_folder(Path(".") if output is None else output.parent, "--output")
     picture = read_picture(image)
     classifier = load(model, weights=weights, device=device, dtype=dtype, backend=backend)
     batch = classifier.prepare(picture)[None].to(classifier.device, classifier.dtype)
@@ -67,5 +71,5 @@ def _as_position(given: str | None) -> tuple[float, float] | None:
     try:
         x, y = (float(part) for part in given.split(","))
     except ValueError:
-        raise typer.BadParameter(f"position is {given!r}, expected X,Y such as 100,120") from None
+        raise typer.BadParameter(f"{given!r}, expected X,Y such as 100,120", param_hint="--position") from None
     return x, y

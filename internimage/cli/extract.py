@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def extract(
     image: Annotated[str | None, typer.Argument(metavar="IMAGE|URL|-", help="The picture; comes first.")] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="LAYER", hidden=True)] = None,
     layers: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,11 +42,13 @@ def extract(
     from .. import features
     from ..classifier import load
     from ..data.pictures import read_picture
+    from ..files import make_folder
 
     if image is None and not list_names:
         raise typer.BadParameter("no picture; internimage extract --list shows the layers without one")
     if save is not None:
         features.check_suffix(save)
+        make_folder(save.parent, "--save")
     classifier = load(model, weights=weights, device=device, dtype=dtype, backend=backend)
     if list_names or image is None:
         _print_names(features.layer_names(classifier.model), json)

@@ -29,7 +29,7 @@ def models(
     from ..weights import catalog
 
     if task is not None and task not in TASKS:
-        raise typer.BadParameter(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+        raise typer.BadParameter(f"{task!r}, expected one of {', '.join(TASKS)}", param_hint="--task")
     shown = task or ("all" if json or word else "classification")
     entries = [entry for entry in catalog.released().values() if shown in ("all", entry.task) and _has(entry, word)]
     if json:

@@ -103,6 +103,7 @@ def _check_output(folder: Path, resume: bool) -> None:
 
 def _run(recipe: ClassificationRecipe, folder: Path, device: torch.device, resume: bool, json: bool) -> int:
     """Train and write; returns the exit code."""
+    from ..files import make_folder
     from ..train.classification import ClassificationTask, save_classifier, split_pictures
     from ..train.interrupt import StopOnSignal
     from ..train.loop import fit, new_state
@@ -112,6 +113,7 @@ def _run(recipe: ClassificationRecipe, folder: Path, device: torch.device, resum
     state = new_state(task, recipe)
     if resume:
         state.load(folder / CHECKPOINT)
+    make_folder(folder, "--output")
     err = messenger()
     err.print(text(_introduction(task, state, folder)))
     with StopOnSignal() as stop, _Report(task, folder, state.step) as report:

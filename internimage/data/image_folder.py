@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .labelled import LabelledImages
-from .pictures import PictureError, find_pictures, read_picture
+from .pictures import SUFFIXES, PictureError, pictures_below, read_picture
 from .transforms import Preprocessing
 
 MAX_BYTES_IN_MEMORY = 8 * 2**30
@@ -45,7 +45,10 @@ def find_image_folder(folder: str | Path) -> ImageFolder:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise ValueError(f"{folder} holds no folders, expected a folder a class with its pictures inside")
-    found = [find_pictures([str(path)]) for path in classes]
+    found = [pictures_below(path) for path in classes]
+    for path, pictures in zip(classes, found, strict=True):
+        if not pictures:
+            raise ValueError(f"the folder {path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return ImageFolder(
         paths=tuple(path for paths in found for path in paths),
         labels=tuple(label for label, paths in enumerate(found) for _ in paths),

@@ -36,11 +36,8 @@ class PictureError(ValueError):
 def find_pictures(arguments: Iterable[str]) -> list[str]:
     """The pictures that arguments of a command stand for, in order.
 
-    A folder gives the files in and below it that end like a picture, sorted by path, hidden ones left out. Files,
-    addresses and "-" stand for themselves and are not opened here.
-
-    Raises:
-        ValueError: a folder holds no pictures.
+    A folder gives :func:`pictures_below` it. Files, addresses, "-", and folders without pictures stand for themselves
+    and are not opened here.
     """
     found: list[str] = []
     for argument in arguments:
@@ -48,11 +45,13 @@ def find_pictures(arguments: Iterable[str]) -> list[str]:
         if argument == STANDARD_INPUT or is_address(argument) or not folder.is_dir():
             found.append(argument)
             continue
-        inside = sorted(path for path in folder.rglob("*") if _looks_like_picture(path, folder))
-        if not inside:
-            raise ValueError(f"the folder {argument} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-        found += [str(path) for path in inside]
+        found += pictures_below(folder) or [argument]
     return found
+
+
+def pictures_below(folder: Path) -> list[str]:
+    """The files in and below a folder that end like a picture, sorted by path, hidden ones left out."""
+    return [str(path) for path in sorted(folder.rglob("*")) if _looks_like_picture(path, folder)]
 
 
 def _looks_like_picture(path: Path, folder: Path) -> bool:
@@ -82,6 +81,10 @@ def read_picture(source: str | Path, *, timeout: float = TIMEOUT_SECONDS, max_by
     if is_address(name):
         return decode(io.BytesIO(_fetch(name, timeout, max_bytes)), name)
     try:
+        if Path(name).is_dir():
+            if pictures_below(Path(name)):
+                raise PictureError(f"{name}: a folder, expected one picture")
+            raise PictureError(f"{name}: the folder holds no pictures ({', '.join(sorted(SUFFIXES))})")
         with open(name, "rb") as file:
             return decode(file, name)
     except PictureError:
@@ -101,15 +104,26 @@ def decode(file: IO[bytes], name: str) -> Image.Image:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise PictureError(f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} that are read")
-            return ImageOps.exif_transpose(picture)
+            return check_picture(ImageOps.exif_transpose(picture), name)
     except PictureError:
         raise
     except Image.UnidentifiedImageError as error:
+        if file.seek(0, io.SEEK_END) == 0:
+            raise PictureError(f"{name}: empty, not a byte in it") from error
         raise PictureError(f"{name}: not a picture in a format that is read ({', '.join(formats)})") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name}: more than the {MAX_PIXELS:,} pixels that are read") from error
     except Exception as error:  # decoders raise whatever they trip over: SyntaxError, struct.error, IndexError, ...
         raise PictureError(f"{name}: broken picture ({error or type(error).__name__})") from error
+
+
+def check_picture(picture: Image.Image, name: str) -> Image.Image:
+    """The picture itself; a PictureError where it has no pixels, or floats that are NaN or infinite."""
+    if 0 in picture.size:
+        raise PictureError(f"{name}: {picture.width} x {picture.height} pixels, expected at least one")
+    if picture.mode == "F" and not np.isfinite(np.asarray(picture)).all():
+        raise PictureError(f"{name}: some of its values are NaN or infinite; replace them, as numpy.nan_to_num does")
+    return picture
 
 
 def _from_standard_input(max_bytes: int) -> bytes:
@@ -177,6 +191,8 @@ def from_array(array: np.ndarray | Tensor) -> Image.Image:
 
 
 def _channels_last(tensor: Tensor) -> np.ndarray:
+    if tensor.is_meta:
+        raise ValueError("image is a tensor on the meta device, expected one with values")
     tensor = tensor.detach().cpu()
     tensor = tensor.float() if tensor.is_floating_point() else tensor  # numpy has no bfloat16
     return (tensor.permute(1, 2, 0) if tensor.dim() == 3 else tensor).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,3 +30,16 @@ class ChannelsLastConv2d(nn.Conv2d):
         patches = F.unfold(input.permute(0, 3, 1, 2), self.kernel_size, self.dilation, padding, self.stride)
         output = F.linear(patches.transpose(1, 2), self.weight.flatten(1), self.bias)
         return output.unflatten(1, (h_out, -1))
+
+
+def check_tensor(name: str, x: Tensor, like: nn.Module) -> None:
+    """ValueError unless ``x`` is a tensor in the numbers of the weight of ``like``; autocast converts any float."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} is a {type(x).__name__}, expected a torch.Tensor")
+    weight = like._parameters.get("weight")  # a quantised or wrapped module has none, and takes what it takes
+    if weight is None or x.dtype == weight.dtype:
+        return
+    if not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+        raise ValueError(
+            f"{name} is {x.dtype}, expected {weight.dtype} like the weights; convert it or the module with .to()"
+        )

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import fused
+from ..ops.dcnv3.op import BACKENDS
 from ..ops.dcnv4 import dcnv4, packed_channels
+from ..ops.dispatch import named
 from ..ops.geometry import Geometry, IntPair, as_pair
-from .convolution import ChannelsLastConv2d
+from .convolution import ChannelsLastConv2d, check_tensor
 
 INITS = ("released", "average")
 
@@ -40,6 +42,7 @@ class DCNv4(nn.Module):
 
     Raises:
         ValueError: the arguments do not fit each other; at the first call, when offsets and output differ in size.
+        BackendError: there is no such backend.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class DCNv4(nn.Module):
         self.geometry = Geometry.of(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
         if not isinstance(channels, int) or channels < 1 or channels % groups:
             raise ValueError(f"channels={channels!r} is not a positive multiple of groups={groups}")
+        if backend is not None:
+            named(BACKENDS, backend)
         if init not in INITS:
             raise ValueError(f"init is {init!r}, expected one of {', '.join(map(repr, INITS))}")
         if center_feature_scale and self.geometry.output_size(64, 64) != (64, 64):
@@ -125,6 +130,7 @@ class DCNv4(nn.Module):
         output, for inference where the fused passes run, the last matrix product is added to it, in place of a bias;
         ``start`` is overwritten.
         """
+        check_tensor("input", x, self.offset_mask)
         if x.dim() == 3:
             x = x.unflatten(1, _checked_size(x, size))
             return self.forward(x, start).flatten(1, 2)
@@ -183,4 +189,4 @@ def _checked_size(x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
         return side, side
     if len(size) != 2 or size[0] * size[1] != pixels:
         raise ValueError(f"size is {size!r}, expected (height, width) of the {pixels} pixels of input")
-    return tuple(size)
+    return size[0], size[1]

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from ..ops import fused
 from ..ops.dcnv3 import dcnv3_from_logits
+from ..ops.dcnv3.op import BACKENDS
+from ..ops.dispatch import named
 from ..ops.geometry import Geometry, IntPair, as_pair
 from .activation import make_activation
-from .convolution import ChannelsLastConv2d
+from .convolution import ChannelsLastConv2d, check_tensor
 from .norm import make_norm
 
 
@@ -37,6 +39,7 @@ class DCNv3(nn.Module):
     Raises:
         ValueError: the arguments do not fit each other; at the first call, when the depthwise branch and the operator
             give maps of different sizes.
+        BackendError: there is no such backend.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class DCNv3(nn.Module):
             raise ValueError(f"channels={channels!r} is not a positive multiple of groups={groups}")
         dw_kernel = as_pair("dw_kernel_size", kernel_size if dw_kernel_size is None else dw_kernel_size, 1)
         _check_sizes(self.geometry, dw_kernel, center_feature_scale)
+        if backend is not None:
+            named(BACKENDS, backend)
         self.channels, self.center_feature_scale, self.backend = channels, center_feature_scale, backend
         dw_padding = ((dw_kernel[0] - 1) // 2, (dw_kernel[1] - 1) // 2)
         self.dw_conv = ChannelsLastConv2d(
@@ -111,8 +116,11 @@ class DCNv3(nn.Module):
         With ``start``, of the shape of the output, for inference where the fused passes run, the last matrix product is
         added to it, in place of a bias; ``start`` is overwritten.
         """
+        check_tensor("input", x, self.dw_conv)
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels})")
+        if x.shape[1] < 1 or x.shape[2] < 1:
+            raise ValueError(f"input has shape {tuple(x.shape)}, expected a height and width of at least 1")
         features, values, output = self._sample_fused(x) if self._fuses(x) else self._sample(x)
         if self.center_feature_scale:
             scale = self.center_feature_scale_proj(features).sigmoid().to(output.dtype)

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..ops.dispatch import named
 from ..ops.ms_deform_attn import ms_deform_attn_packed
+from ..ops.ms_deform_attn.op import BACKENDS
 
 
 class MSDeformAttn(nn.Module):
@@ -32,6 +34,8 @@ class MSDeformAttn(nn.Module):
         for name, value in (("channels", channels), ("levels", levels), ("heads", heads), ("points", points)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}, expected an int >= 1")
+        if backend is not None:
+            named(BACKENDS, backend)
         if channels % heads:
             raise ValueError(f"channels={channels} is not a multiple of heads={heads}")
         self.channels, self.levels, self.heads, self.points, self.backend = channels, levels, heads, points, backend

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -120,7 +121,7 @@ def save_classifier(task: ClassificationTask, state: TrainingState, path: str | 
     last = state.history[-1] if state.history else {}
     card = ModelCard(
         name=recipe.model,
-        config=task.model.config,
+        config=replace(task.model.config, drop_path_rate=0.0),  # of the recipe, not of the network
         num_classes=len(names),
         preprocessing=recipe.preprocessing,
         class_names=names,

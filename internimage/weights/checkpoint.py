@@ -6,6 +6,7 @@ at a time, mapped from disk, so that a model of many shards never lies in memory
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,10 @@ def open_checkpoint(source: Source, *, ema: bool = False) -> Checkpoint:
         return source
     if isinstance(source, Mapping):
         return _from_contents("the mapping", source, ema)
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
+        raise WeightsError(
+            f"the source of the weights is {source!r}, expected a released name, an address, a path or a mapping"
+        )
     text = str(source)
     path = Path(source)
     if path.is_dir():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .. import models
 from ..backbones.internimage import SIZES, InternImageConfig
 from ..data.transforms import Preprocessing
+from ..files import write_through
 from .architecture import architecture_of, config_to_hf, released_shapes
 from .checkpoint import Checkpoint, Source, open_checkpoint
 from .match import match
@@ -96,14 +97,10 @@ def _with_tensors(checkpoint: Checkpoint, config: InternImageConfig, num_classes
 
 
 def _save_released(target: Path, tensors: dict[str, Tensor], own: dict[str, str]) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        plain = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
-        with open(temporary, "wb") as file:  # a name that cannot be written is an OSError here, a RuntimeError in torch
-            torch.save({"model": plain, **own}, file)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    plain = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
+    # a name that cannot be written is an OSError of open, and a RuntimeError of torch.save
+    with write_through(target) as temporary, open(temporary, "wb") as file:
+        torch.save({"model": plain, **own}, file)
 
 
 def _save_folder(

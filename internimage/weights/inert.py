@@ -8,8 +8,10 @@ list, tuple, numbers, strings, numpy arrays, tensors.
 
 from __future__ import annotations
 
+import pickletools
 import re
 import threading
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -35,25 +37,44 @@ def read_pickle(path: str | Path) -> Any:
     path = Path(path)
     mmap = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
     try:
-        with _safe_names, torch.serialization.safe_globals(_STAND_INS):
+        with _safe_names, torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remark that a pickle is of another protocol than its own
             contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         return _plain(contents, {})
     except OSError:
         raise
     except Exception as error:  # a damaged file makes the reader fail in many ways
-        raise WeightsError(_refusal(path, str(error))) from error
+        raise WeightsError(_refusal(path, error)) from error
 
 
-def _refusal(path: Path, message: str) -> str:
-    name = re.search(r"GLOBAL (\S+)|(?:unrecognized function|allowlisted via `add_safe_globals` but got) (.+)", message)
+def _refusal(path: Path, error: Exception) -> str:
+    pattern = r"GLOBAL (\S+)|(?:unrecognized function|allowlisted via `add_safe_globals` but got) (.+)"
+    found = re.search(pattern, str(error))
+    name = (found[1] or found[2]) if found else _first_name(path)
     if name is None:
-        lines = [line.strip() for line in message.splitlines() if line.strip()]
-        return f"{path} is no checkpoint that can be read safely: {lines[-1] if lines else 'it is damaged'}"
+        reason = error if isinstance(error, WeightsError) else "it is damaged, or torch.save did not write it"
+        return f"{path} is no checkpoint that can be read safely: {reason}"
     return (
-        f"{path} is refused: it asks for {name[1] or name[2]}, which is not data. Only tensors, plain containers, "
+        f"{path} is refused: it asks for {name}, which is not data. Only tensors, plain containers, "
         "numbers, yacs and argparse configurations are read; nothing in the file was run. If you trust its origin, "
         'open it where it was made and save the weights alone: torch.save({"model": model.state_dict()}, ...)'
     )
+
+
+def _first_name(path: Path) -> str | None:
+    """What a plain pickle asks for first, in protocols that torch does not read; None where it is no pickle."""
+    texts: list[str] = []
+    name = None
+    try:
+        with open(path, "rb") as file:
+            for code, argument, _ in pickletools.genops(file):  # takes it apart and runs nothing
+                if isinstance(argument, str) and code.name not in ("GLOBAL", "INST"):
+                    texts.append(argument)
+                elif code.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+                    name = name or str(argument or ".".join(texts[-2:])).replace(" ", ".")
+    except Exception:  # whatever it is, it is no whole pickle
+        return None
+    return name
 
 
 class _Namespace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..backbones.internimage import InternImageConfig
 from ..data.transforms import Preprocessing
+from ..files import write_through
 from .report import WeightsError
 
 METADATA_KEY = "internimage"
@@ -82,19 +82,14 @@ def save_model(path: str | Path, state_dict: Mapping[str, Tensor], card: ModelCa
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """A safetensors file, written under a temporary name and renamed."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     separate = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     storages: set[int] = set()
     for key, tensor in separate.items():  # safetensors refuses tensors that share memory
         if tensor.untyped_storage().data_ptr() in storages:
             separate[key] = tensor.clone()
         storages.add(tensor.untyped_storage().data_ptr())
-    try:
+    with write_through(path) as temporary:
         safetensors.torch.save_file(separate, temporary, metadata={"format": "pt", **metadata})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_card(path: str | Path) -> ModelCard:

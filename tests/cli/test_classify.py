@@ -62,7 +62,7 @@ def test_standard_input(internimage, model, photo):
     got = internimage("classify", "-", "--model", model, "--json", "--save-dir", "out", stdin=photo.read_bytes())
     want = internimage("classify", photo, "--model", model, "--json")
     assert got.json["pictures"][0]["answers"] == want.json["pictures"][0]["answers"]
-    assert got.json["pictures"][0]["drawn"] == "out/standard-input.png"
+    assert got.json["pictures"][0]["drawn"] == "out/standard-input.classified.png"
 
 
 def test_drawings_keep_their_names_and_none_replaces_another(internimage, model, pictures, tmp_path):
@@ -81,6 +81,8 @@ def test_a_file_where_the_drawings_should_go_is_named(internimage, model, photo,
     (tmp_path / "file").write_text("")
     got = internimage("classify", photo, "--model", model, "--save-dir", tmp_path / "file")
     assert got.code == 1 and got.err == f"error: --save-dir {tmp_path / 'file'} is a file, expected a folder\n"
+    got = internimage("classify", photo, "--model", "missing.pth", "--save-dir", tmp_path / "file" / "below")
+    assert got.code == 1 and got.err.startswith("error: --save-dir: no file can be made in")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -114,10 +116,18 @@ def test_weights_that_are_none_are_named(internimage, photo):
     assert got.code == 1 and photo.name in got.err
 
 
-def test_an_empty_folder_is_named(internimage, model, tmp_path):
+@pytest.mark.parametrize("option", ["--model", "--weights"])
+def test_an_empty_option_is_named(internimage, photo, option):
+    got = internimage("classify", photo, option, "")
+    assert got.code == 2 and option in got.err and "it is empty" in got.err
+
+
+def test_an_empty_folder_is_named(internimage, model, photo, tmp_path):
     (tmp_path / "empty").mkdir()
     got = internimage("classify", tmp_path / "empty", "--model", model)
     assert got.code == 1 and "no pictures" in got.err
+    got = internimage("classify", tmp_path / "empty", photo, "--model", model, "--json")
+    assert got.code == 3 and len(got.json["pictures"]) == 1 and "1 of 2 could not be read" in got.err
 
 
 def test_the_backend_of_the_environment(internimage, model, photo, monkeypatch):
@@ -135,13 +145,15 @@ def test_a_name_that_is_no_text_is_spelled_out(internimage, model, photo, tmp_pa
     got = internimage("classify", tmp_path, "--model", model, "--save-dir", "out")
     assert got.code == 3 and r"caf\udce9.png" in got.out.replace("\n", "") and r"caf\udce8.png" in got.err
     got = internimage("explain", tmp_path / os.fsdecode(b"caf\xe8.png"), "--model", model)
-    assert got.code == 1 and "not a picture" in got.err
+    assert got.code == 1 and "png: empty" in got.err
 
 
-def test_drawings_beside_their_pictures_replace_none_of_them(internimage, model, photo):
-    twin = photo.with_name("twin.png")
-    shutil.copy(photo, twin)
-    before = twin.read_bytes()
-    got = internimage("classify", twin, "--model", model, "--json", "--save-dir", twin.parent)
-    assert got.code == 0 and twin.read_bytes() == before
-    assert [entry["drawn"] for entry in got.json["pictures"]] == [str(twin.parent / "twin-2.png")]
+def test_drawings_beside_pictures_replace_none_of_them(internimage, model, photo, tmp_path):
+    names = ("twin.jpg", "twin.png", "twin.classified.png")
+    for name in names:
+        shutil.copy(photo, tmp_path / name)
+    sources, before = (tmp_path / names[0], tmp_path / names[2]), photo.read_bytes()
+    got = internimage("classify", *sources, "--model", model, "--json", "--save-dir", tmp_path)
+    assert got.code == 0 and all((tmp_path / name).read_bytes() == before for name in names)
+    drawn = ["twin-2.classified.png", "twin.classified.classified.png"]
+    assert [entry["drawn"] for entry in got.json["pictures"]] == [str(tmp_path / name) for name in drawn]

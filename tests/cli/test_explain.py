@@ -32,10 +32,12 @@ def test_json_is_what_the_function_gives(internimage, model, photo):
         (["--stage", "9"], 1, "expected 1 to 4"),
         (["--block", "9"], 1, "blocks"),
         (["--position", "99,0"], 1, "x from 0 to 31"),
-        (["--position", "5"], 2, "X,Y"),
+        (["--position", "5"], 2, "--position"),
         (["--position", "a,b"], 2, "X,Y"),
         (["--position", "1,2,3"], 2, "X,Y"),
         (["--output", "look.txt"], 1, "picture format"),
+        (["--output", "look.pdf"], 1, "picture format"),
+        (["--output", "/dev/null/below/look.png"], 1, "error: --output: no file can be made in"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -36,6 +36,12 @@ def test_json_and_npz(internimage, model, photo):
     got = internimage("extract", photo, "--layers", "stage2", "--save", "f.npz", "--json", "--model", model)
     assert got.json == {"layers": {"stage2": {"shape": [1, 32, 4, 4], "dtype": "float32"}}, "saved": "f.npz"}
     assert np.load("f.npz")["stage2"].shape == (1, 32, 4, 4)
+    assert internimage("extract", photo, "--layers", "stage2", "--save", "F.NPZ", "--model", model).code == 0
+    assert np.load("F.NPZ")["stage2"].shape == (1, 32, 4, 4)
+
+
+def test_the_usage_line_shows_that_layers_may_follow_the_picture(internimage):
+    assert "[IMAGE|URL|-] [LAYER]..." in internimage("extract", "--help").out
 
 
 def test_the_list_needs_no_picture(internimage, model):
@@ -52,7 +58,7 @@ def test_the_list_needs_no_picture(internimage, model):
         (["PHOTO", "--layers", "stage9"], 1, "stage4"),
         (["PHOTO", "--layers", "backbone.levels.0.blocks.0.dcnn"], 1, "did you mean backbone.levels.0.blocks.0.dcn"),
         (["PHOTO", "--layers", "stage1", "--save", "f.pth"], 1, ".safetensors or .npz"),
-        (["PHOTO", "--layers", "stage1", "--save", "PHOTO/f.npz"], 1, "a.png"),
+        (["PHOTO", "--layers", "stage1", "--save", "PHOTO/f.npz"], 1, "error: --save PHOTO is a file"),
         (["missing.png", "--layers", "stage1"], 1, "missing.png"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -60,4 +66,5 @@ def test_the_list_needs_no_picture(internimage, model):
 def test_what_does_not_fit_is_named(internimage, model, photo, arguments, code, words):
     arguments = [argument.replace("PHOTO", str(photo)) for argument in arguments]
     got = internimage("extract", *arguments, "--model", model)
+    words = words.replace("PHOTO", str(photo))
     assert (got.code, got.out) == (code, "") and words in got.err and "Traceback" not in got.err

@@ -109,6 +109,7 @@ def test_refusals(internimage, folder, tmp_path):
     assert "not on this machine" in refused("--smoke", "--device", "cuda:99")
     (tmp_path / "file").write_text("")
     assert "is a file, expected a folder" in refused("--smoke", "--output", tmp_path / "file")
+    assert "--output: no file can be made in" in refused("--smoke", "--output", tmp_path / "file" / "below")
     assert "holds no folders" in refused("--data", folder / "light")
     for path in (folder / "light").iterdir():
         path.unlink()

@@ -58,7 +58,7 @@ JPEG = as_bytes(Image.effect_noise((64, 64), 90).convert("RGB"), "JPEG")
 @pytest.mark.parametrize(
     ("contents", "words"),
     [
-        (b"", "not a picture"),
+        (b"", "bad.jpg: empty"),
         (b"hello", "not a picture"),
         (JPEG[: len(JPEG) // 2], "broken"),
         (RED[:60], "broken"),
@@ -94,9 +94,19 @@ def test_a_folder_gives_its_pictures_sorted_and_nothing_else(tmp_path):
     ]
 
 
-def test_a_folder_without_pictures_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no pictures"):
-        find_pictures([str(tmp_path)])
+def test_a_folder_is_no_picture(tmp_path):
+    assert find_pictures([str(tmp_path)]) == [str(tmp_path)]
+    with pytest.raises(PictureError, match="the folder holds no pictures"):
+        read_picture(tmp_path)
+    (tmp_path / "red.png").write_bytes(RED)
+    with pytest.raises(PictureError, match="a folder, expected one picture"):
+        read_picture(tmp_path)
+
+
+def test_a_file_of_numbers_that_are_none_is_named(tmp_path):
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(PictureError, match="nan.tif: some of its values are NaN"):
+        read_picture(tmp_path / "nan.tif")
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -213,6 +223,7 @@ def test_grey_arrays(array):
         (np.full((2, 2), np.nan), "nan"),
         (np.zeros((2, 2), np.int64), "int64"),
         (np.zeros((2, 2), bool), "bool"),
+        (torch.zeros(2, 2, device="meta"), "meta device"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -231,6 +231,22 @@ def test_refuses_an_input_that_is_not_channels_last(shape):
         DCNv3(8, groups=2)(torch.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.zeros(1, 5, 6, 8).numpy(), "input is a ndarray, expected a torch.Tensor"),
+        (torch.zeros(1, 5, 6, 8).double(), "input is torch.float64, expected torch.float32"),
+        (torch.zeros(1, 5, 6, 8, dtype=torch.uint8), "input is torch.uint8, expected torch.float32"),
+        (torch.zeros(1, 0, 6, 8), r"input has shape \(1, 0, 6, 8\), expected a height and width of at least 1"),
+    ],
+    ids=["array", "float64", "uint8", "empty"],
+)
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+def test_refuses_what_is_no_map_of_its_numbers(x, words, grad):
+    with torch.set_grad_enabled(grad), pytest.raises(ValueError, match=words):
+        DCNv3(8, groups=2)(x)
+
+
 def test_refuses_a_size_for_which_stride_and_padding_do_not_meet():
     layer = DCNv3(8, kernel_size=4, dw_kernel_size=3, stride=2, padding=1, groups=2)
     sizes, refused = set(), 0
@@ -271,7 +287,7 @@ def test_a_channels_first_tensor_seen_as_channels_last():
 
 def test_the_backend_asked_for_is_the_one_used():
     with pytest.raises(BackendError, match="no backend 'cuda'"):
-        make(backend="cuda")(picture(make()))
+        DCNv3(8, groups=2, backend="cuda")
     layer, other = make(backend="reference"), make(backend="grid_sample")
     assert_close(layer(picture(layer)), other(picture(other)), "module")
 

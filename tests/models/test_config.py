@@ -32,12 +32,12 @@ def test_every_size_has_the_released_number_of_parameters(name):
 
 
 @pytest.mark.parametrize("name", ["internimage_h", "internimage_g"])
-def test_billions_of_parameters_are_laid_out_within_a_second(name):
+def test_billions_of_parameters_are_laid_out_within_a_second_of_work(name):
     fastest = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         model = internimage.create_model(name, device="meta", dtype=torch.bfloat16)
-        fastest = min(fastest, time.perf_counter() - start)
+        fastest = min(fastest, time.process_time() - start)
     assert fastest < 1
     assert {(tensor.device.type, tensor.dtype) for tensor in model.state_dict().values()} == {("meta", torch.bfloat16)}
 
@@ -148,6 +148,7 @@ BAD_CALLS = {
     "number_for_name": ((42, {}), ValueError, "there is no model 42"),
     "list_for_name": ((["internimage_t"], {}), ValueError, "there is no model ['internimage_t']"),
     "near_field": (("internimage_t", {"drop_rates": 0.1}), TypeError, "did you mean 'drop_rate'?"),
+    "begun_field": (("internimage_t", {"drop_pat": 0.1}), TypeError, "did you mean 'drop_path_rate'?"),
     "near_option": (("internimage_t", {"feature_only": True}), TypeError, "did you mean 'features_only'?"),
     "negative_classes": (("internimage_t", {"num_classes": -1}), ValueError, "num_classes is -1"),
     "classes_as_text": (("internimage_t", {"num_classes": "10"}), ValueError, "num_classes is '10'"),
@@ -162,6 +163,7 @@ BAD_CALLS = {
     "no_level": (("internimage_t", {"features_only": True, "out_indices": ()}), ValueError, "asked for are ()"),
     "levels_without_features": (("internimage_t", {"out_indices": (0, 1)}), ValueError, "features_only=True"),
     "device": (("internimage_t", {"device": "gpu"}), ValueError, "device is 'gpu'"),
+    "device_of_another_machine": (("internimage_t", {"device": "cuda:99"}), ValueError, "'cuda:99' is not on this"),
     "dtype": (("internimage_t", {"dtype": "bfloat16"}), ValueError, "dtype is 'bfloat16', expected a floating point"),
     "integer_dtype": (("internimage_t", {"dtype": torch.int8}), ValueError, "dtype is torch.int8"),
     "backend": (("internimage_t", {"backend": "cuda"}), BackendError, "there is no backend 'cuda'"),
@@ -180,9 +182,19 @@ def test_a_call_that_means_nothing_says_why(call, error, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("image", [torch.zeros(1, 1, 64, 64), torch.zeros(3, 64, 64)], ids=["channels", "no_batch"])
-def test_an_image_that_does_not_fit_is_named(image):
-    with pytest.raises(ValueError, match=r"image has shape .*, expected \(N, 3, height, width\)"):
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (torch.zeros(1, 1, 64, 64), r"image has shape .*, expected \(N, 3, height, width\)"),
+        (torch.zeros(3, 64, 64), r"image has shape .*, expected \(N, 3, height, width\)"),
+        (torch.zeros(1, 3, 64, 0), r"image has shape .*, expected a height and width of at least 1"),
+        (torch.zeros(1, 3, 64, 64).numpy(), "image is a ndarray, expected a torch.Tensor"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "image is torch.uint8, expected torch.float32"),
+    ],
+    ids=["channels", "no_batch", "no_pixels", "array", "uint8"],
+)
+def test_an_image_that_does_not_fit_is_named(image, words):
+    with pytest.raises(ValueError, match=words):
         make("t")(image)
 
 

@@ -40,7 +40,7 @@ def test_models_as_a_table():
     assert "mask_rcnn_internimage_t_fpn_1x_coco" in run("models", "--task", "detection").stdout
     assert "upernet_flash_internimage_b" in run("models", "flash").stdout
     assert "no released file has 'resnet'" in run("models", "resnet").stdout
-    assert "there is no task" in run("models", "--task", "x", code=2).stderr
+    assert "--task" in (refusal := run("models", "--task", "x", code=2).stderr) and "expected one of" in refusal
 
 
 def test_models_as_json():
@@ -100,5 +100,5 @@ def test_download_prints_the_path(monkeypatch, cache):
 
 
 def test_a_target_that_cannot_be_written_is_an_error(file):
-    too_long = file.with_name("b" * 250 + ".pth")  # with the temporary name's own letters
+    too_long = file.with_name("b" * 256 + ".pth")
     assert "error: [Errno " in run("weights", "convert", file, too_long, "--to", "released", code=1).stderr

@@ -193,14 +193,39 @@ def test_shared_containers_stay_shared_and_circles_are_refused(tmp_path):
         read_pickle(tmp_path / "circle.pth")
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_is_refused_by_name_and_not_run(protocol, tmp_path, recwarn):
+    path, target = tmp_path / "bomb.pkl", tmp_path / "was_run"
+    path.write_bytes(pickle.dumps({"model": {}, "x": MALICE["shell"](target)}, protocol))
+    with pytest.raises(WeightsError, match=f"refused: it asks for {os.system.__module__}.system, which is not data"):
+        read_pickle(path)
+    assert not target.exists() and not recwarn.list
+
+
 @pytest.mark.parametrize(
-    "contents", [b"", b"not a checkpoint", b"<html>404</html>", b"PK\x03\x04 cut short", b"\x80\x02}q"], ids=str
+    "contents",
+    [
+        b"not a checkpoint",
+        b"elephants",
+        b"<html>404</html>",
+        b"\xff\xd8\xff\xe0\0\x10JFIF",
+        b"PK\x03\x04 cut short",
+        b"\x80\x02}q",
+        pickle.dumps({"a": 1}, 4),
+    ],
+    ids=str,
 )
 def test_damaged_files(contents, tmp_path):
     path = tmp_path / "damaged.pth"
     path.write_bytes(contents)
-    with pytest.raises(WeightsError, match="damaged.pth"):
+    with pytest.raises(WeightsError, match="damaged.pth .* it is damaged, or torch.save did not write it$"):
         internimage.load_weights(classifier(), path)
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(WeightsError, match="empty.pth is empty"):
+        internimage.load_weights(classifier(), tmp_path / "empty.pth")
 
 
 def test_a_file_that_holds_no_mapping(tmp_path):

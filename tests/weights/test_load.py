@@ -83,6 +83,12 @@ def test_layers_take_released_names(options):
     assert_same_state(layer.state_dict(), source.state_dict())
 
 
+@pytest.mark.parametrize("source", [None, 3, ""], ids=repr)
+def test_what_is_no_source_is_named(source):
+    with pytest.raises(WeightsError, match=f"the source of the weights is {source!r}, expected a released name"):
+        internimage.load_weights(DCNv3(16, groups=2), source)
+
+
 def test_blocks_and_levels_take_released_names():
     for module, other in zip(
         classifier(H).backbone.levels[2].children(), classifier(H, seed=1).backbone.levels[2].children(), strict=True
