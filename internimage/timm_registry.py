@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from .backbones.internimage import Stem, as_level_indices
 from .heads.classification import LevelFusion
+from .layers.dcnv4 import DCNv4
 from .layers.deform_conv import DCNv3
 from .layers.mlp import MLP
 from .models import create_model, default_cfg, embedded_weights, list_models
@@ -37,7 +38,7 @@ def register() -> list[str]:
     for name in list_models():
         if not is_model(name):
             register_model(_entry_point(name))
-    for module in (DCNv3, MLP, Stem, LevelFusion):  # they look at their inputs, which symbolic tracing cannot follow
+    for module in (DCNv3, DCNv4, MLP, Stem, LevelFusion):  # they look at their inputs; symbolic tracing cannot follow
         register_notrace_module(module)
     return list_models()
 
@@ -111,7 +112,8 @@ def _default_cfgs() -> dict[str, dict[str, Any] | PretrainedCfg]:
     }
     for entry in catalog.released().values():
         if entry.model in list_models() and entry.head == "classifier" and entry.file and entry.resolution:
-            tag = entry.name.removeprefix(f"{entry.model}_")
+            name = entry.name.replace("flash_intern_image", "flash_internimage")  # released in both spellings
+            tag = name.removeprefix(f"{entry.model}_")
             cfgs[f"{entry.model}.{tag}"] = {
                 **default_cfg(entry.model, entry.resolution[0], entry.num_classes),
                 "hf_hub_id": entry.repo,
