@@ -226,7 +226,8 @@ template <typename T, bool LEVELS> struct Deformable {
             x0 -= Real(x0) > x;
             y0 -= Real(y0) > y;
             const Real to_right = x - Real(x0), to_lower = y - Real(y0);
-            const Real weight = inside | all ? weigh[i] : Real(0);  // which may be NaN, and nothing would be sampled with it
+            const Real given = weigh[i];  // loaded at any rate, or the loop would not be vectorised
+            const Real weight = inside | all ? given : Real(0);  // it may be NaN where nothing is sampled
             const Real upper_mask = (Real(1) - to_lower) * weight, lower_mask = to_lower * weight;
             right[i] = to_right;
             lower[i] = to_lower;
