@@ -5,6 +5,9 @@ For nets of other people: a YOLO block, a U-Net, a ResNet.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from ..ops.geometry import IntPair, as_pair
@@ -17,15 +20,36 @@ _DEPTH = 16  # channels of a group that kernels like best
 class _DeformableConv2d(nn.Module):
     """Permutes around a channels-last layer, and a projection where the channels change."""
 
-    core: nn.Module
+    layer: type[nn.Module]
+    defaults: Mapping[str, Any] = {}
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair = 3,
+        stride: IntPair = 1,
+        padding: IntPair | None = None,
+        dilation: IntPair = 1,
+        groups: int | None = None,
+        bias: bool = True,
+        **options,
+    ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}, expected an int >= 1")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.project = nn.Identity() if in_channels == out_channels else nn.Linear(in_channels, out_channels, bias)
+        self.core = self.layer(
+            in_channels,
+            kernel_size,
+            stride=stride,
+            padding=_keeps_size(kernel_size, dilation) if padding is None else padding,
+            dilation=dilation,
+            groups=_groups_of(in_channels) if groups is None else groups,
+            **{**self.defaults, **options},
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H_out, W_out), sizes as of a ``Conv2d``."""
@@ -50,28 +74,7 @@ class DCNv3Conv2d(_DeformableConv2d):
         ValueError: the arguments do not fit each other.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: IntPair = 3,
-        stride: IntPair = 1,
-        padding: IntPair | None = None,
-        dilation: IntPair = 1,
-        groups: int | None = None,
-        bias: bool = True,
-        **options,
-    ) -> None:
-        super().__init__(in_channels, out_channels, bias)
-        self.core = DCNv3(
-            in_channels,
-            kernel_size,
-            stride=stride,
-            padding=_keeps_size(kernel_size, dilation) if padding is None else padding,
-            dilation=dilation,
-            groups=_groups_of(in_channels) if groups is None else groups,
-            **options,
-        )
+    layer = DCNv3
 
 
 class DCNv4Conv2d(_DeformableConv2d):
@@ -80,28 +83,8 @@ class DCNv4Conv2d(_DeformableConv2d):
     Args: as of :class:`DCNv3Conv2d`; ``options`` are further arguments of ``DCNv4``; ``init`` is "average" here.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: IntPair = 3,
-        stride: IntPair = 1,
-        padding: IntPair | None = None,
-        dilation: IntPair = 1,
-        groups: int | None = None,
-        bias: bool = True,
-        **options,
-    ) -> None:
-        super().__init__(in_channels, out_channels, bias)
-        self.core = DCNv4(
-            in_channels,
-            kernel_size,
-            stride=stride,
-            padding=_keeps_size(kernel_size, dilation) if padding is None else padding,
-            dilation=dilation,
-            groups=_groups_of(in_channels) if groups is None else groups,
-            **{"init": "average", **options},
-        )
+    layer = DCNv4
+    defaults = {"init": "average"}
 
 
 def _keeps_size(kernel_size: IntPair, dilation: IntPair) -> tuple[int, int]:

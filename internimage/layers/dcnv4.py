@@ -120,8 +120,8 @@ class DCNv4(nn.Module):
 
     @property
     def last(self) -> nn.Module:
-        """The layer that makes the output."""
-        return self.output_proj if self.has_pointwise else self.offset_mask
+        """The layer that makes the output, where there are projections."""
+        return self.output_proj
 
     def forward(self, x: Tensor, start: Tensor | None = None, *, size: tuple[int, int] | None = None) -> Tensor:
         """(N, H, W, C) to (N, H_out, W_out, C), or (N, H*W, C) to (N, H_out*W_out, C).

@@ -136,6 +136,7 @@ def test_timms_symbolic_trace_gives_the_same_logits(family):
                 "param_shapes_constant": True,
             },
         )
+        # the graph keeps the convolution where inference multiplies patches, so the last bits differ
         assert_close(graph(x)["logits"], model(x), "model")
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import triton_backend
-from ..dispatch import Backend
+from ..dispatch import Backend, named
 from ..geometry import Geometry
 from . import cpu, gpu, reference
 
@@ -16,10 +16,6 @@ BACKENDS = (
     Backend("grid_sample", reference.why_not, reference.export_form, automatic=lambda call: not call.needs_grad),
     Backend("reference", reference.why_not, reference.dcnv3),
 )
-
-
-def _by_name(name: str) -> Backend:
-    return next(backend for backend in BACKENDS if backend.name == name)
 
 
 @torch.library.custom_op("internimage::dcnv3", mutates_args=())
@@ -38,7 +34,7 @@ def dcnv3_op(
     backend: str,
 ) -> Tensor:
     geometry = Geometry.from_args(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
-    return _by_name(backend).forward(input, offset, mask, geometry, softmax)
+    return named(BACKENDS, backend).forward(input, offset, mask, geometry, softmax)
 
 
 @torch.library.custom_op("internimage::dcnv3_backward", mutates_args=())
@@ -58,7 +54,7 @@ def dcnv3_backward_op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     geometry = Geometry.from_args(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
-    run_backward = _by_name(backend).backward
+    run_backward = named(BACKENDS, backend).backward
     assert run_backward is not None, backend  # plain PyTorch forms never come here
     return run_backward(grad_output, input, offset, mask, geometry, softmax)
 
