@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import fused
+from ..ops.checks import size_of_row
 from ..ops.dcnv3.op import BACKENDS
 from ..ops.dcnv4 import dcnv4, packed_channels
 from ..ops.dispatch import named
@@ -132,7 +133,7 @@ class DCNv4(nn.Module):
         """
         check_tensor("input", x, self.offset_mask)
         if x.dim() == 3:
-            x = x.unflatten(1, _checked_size(x, size))
+            x = x.unflatten(1, _size(x, size))
             return self.forward(x, start).flatten(1, 2)
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(
@@ -180,13 +181,12 @@ class DCNv4(nn.Module):
         )
 
 
-def _checked_size(x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
+def _size(x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
+    """(H, W) of pixels in one row: as given, or the sides of a square."""
     pixels = x.shape[1]
-    if size is None:
-        side = math.isqrt(pixels)
-        if side * side != pixels:
-            raise ValueError(f"input has {pixels} pixels in a row, which is no square: pass size=(height, width)")
-        return side, side
-    if len(size) != 2 or size[0] * size[1] != pixels:
-        raise ValueError(f"size is {size!r}, expected (height, width) of the {pixels} pixels of input")
-    return size[0], size[1]
+    if size is not None:
+        return size_of_row(size, pixels)
+    side = math.isqrt(pixels)
+    if side * side != pixels:
+        raise ValueError(f"input has {pixels} pixels in a row, which is no square: pass size=(height, width)")
+    return side, side

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -44,6 +46,15 @@ def require_axes(axes: tuple[str, ...], **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.dim() != len(axes):
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {words} axes: ({', '.join(axes)})")
+
+
+def size_of_row(size: Sequence[int], pixels: int) -> tuple[int, int]:
+    """``size`` as (H, W) of a map whose ``pixels`` stand in one row; no numpy numbers and no tensors."""
+    sides = tuple(size) if isinstance(size, Sequence) else ()
+    whole = all(isinstance(side, (int, torch.SymInt)) and side >= 0 for side in sides)
+    if len(sides) != 2 or not whole or sides[0] * sides[1] != pixels:
+        raise ValueError(f"size is {size!r}, expected (height, width) of the {pixels} pixels of input, as ints")
+    return sides
 
 
 def output_size_of(input: Tensor, geometry: Geometry) -> tuple[int, int]:

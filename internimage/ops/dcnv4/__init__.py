@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ..checks import in_autocast_dtype, output_size_of, require_alike, require_axes, require_tensors
+from ..checks import in_autocast_dtype, output_size_of, require_alike, require_axes, require_tensors, size_of_row
 from ..dcnv3.reference import export_form
 from ..dispatch import Call, choose
 from ..geometry import Geometry, IntPair
@@ -78,11 +80,10 @@ def _dcnv4(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool
     return op.run(input, offset_mask, geometry, softmax, choose(op.BACKENDS, call, backend))
 
 
-def _as_maps(input: Tensor, offset_mask: Tensor, size: tuple[int, int], geometry: Geometry) -> tuple[Tensor, Tensor]:
+def _as_maps(input: Tensor, offset_mask: Tensor, size: Sequence[int], geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Pixels in one row as maps."""
     require_axes(("N", "pixels", "channels"), input=input, offset_mask=offset_mask)
-    if len(size) != 2 or size[0] * size[1] != input.shape[1]:
-        raise ValueError(f"size is {size!r}, expected (height, width) of the {input.shape[1]} pixels of input")
+    size = size_of_row(size, input.shape[1])
     h_out, w_out = geometry.output_size(*size)
     if h_out < 1 or w_out < 1 or h_out * w_out != offset_mask.shape[1]:
         raise ValueError(
@@ -90,7 +91,7 @@ def _as_maps(input: Tensor, offset_mask: Tensor, size: tuple[int, int], geometry
             f"{size[0]}x{size[1]} with kernel_size={geometry.kernel_size}, stride={geometry.stride}, "
             f"padding={geometry.padding}, dilation={geometry.dilation}"
         )
-    return input.unflatten(1, tuple(size)), offset_mask.unflatten(1, (h_out, w_out))
+    return input.unflatten(1, size), offset_mask.unflatten(1, (h_out, w_out))
 
 
 def _check(input: Tensor, offset_mask: Tensor, geometry: Geometry) -> None:
