@@ -26,7 +26,7 @@ def _on_packed_tensors(backend: Backend) -> Backend:
     def backward(grad_output: Tensor, input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool):
         assert run_backward is not None
         grad_offset_mask = offset_mask.new_empty(offset_mask.shape)
-        grad_offset_mask[..., 3 * geometry.groups * geometry.taps :] = 0  # what is not read has no influence
+        grad_offset_mask[..., 3 * geometry.groups * geometry.taps :].zero_()  # what is not read has no influence
         offset, mask = unpack(offset_mask, geometry)
         into = unpack(grad_offset_mask, geometry)
         grad_input, *_ = run_backward(grad_output, input, offset, mask, geometry, softmax, into)
