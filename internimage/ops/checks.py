@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .geometry import Geometry
 
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, *HALF_DTYPES)
 
 
 def require_tensors(**tensors: object) -> None:
@@ -28,13 +29,17 @@ def in_autocast_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(dtype) for tensor in tensors)
 
 
-def require_alike(first: str, /, **tensors: Tensor) -> None:
-    """All of a floating dtype that there is a kernel for, on one device, like the tensor named ``first``."""
+def require_alike(first: str, /, *, finer: str = "", **tensors: Tensor) -> None:
+    """All of a floating dtype that there is a kernel for, on one device, like the tensor named ``first``.
+
+    The one named ``finer`` may be float32 beside half types.
+    """
     like = tensors[first]
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(f"{name} is {tensor.dtype}, expected float32, float64, float16 or bfloat16")
-        if tensor.dtype != like.dtype or tensor.device != like.device:
+        is_finer = name == finer and tensor.dtype == torch.float32 and like.dtype in HALF_DTYPES
+        if tensor.device != like.device or (tensor.dtype != like.dtype and not is_finer):
             raise ValueError(
                 f"{name} is {tensor.dtype} on {tensor.device}, expected {like.dtype} on {like.device} like {first}"
             )

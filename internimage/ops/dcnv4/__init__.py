@@ -14,7 +14,7 @@ from ..geometry import Geometry, IntPair
 from . import op
 from .packed import pack_offset_mask, packed_channels, unpack
 
-__all__ = ["dcnv4", "pack_offset_mask", "packed_channels"]
+__all__ = ["dcnv4", "dcnv4_on_maps", "pack_offset_mask", "packed_channels"]
 
 
 def dcnv4(
@@ -62,12 +62,15 @@ def dcnv4(
     geometry = Geometry.of(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
     require_tensors(input=input, offset_mask=offset_mask)
     if size is None:
-        return _dcnv4(input, offset_mask, geometry, softmax, backend)
+        return dcnv4_on_maps(input, offset_mask, geometry, softmax, backend)
     input, offset_mask = _as_maps(input, offset_mask, size, geometry)
-    return _dcnv4(input, offset_mask, geometry, softmax, backend).flatten(1, 2)
+    return dcnv4_on_maps(input, offset_mask, geometry, softmax, backend).flatten(1, 2)
 
 
-def _dcnv4(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool, backend: str | None) -> Tensor:
+def dcnv4_on_maps(
+    input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool = False, backend: str | None = None
+) -> Tensor:
+    """:func:`dcnv4` of (N, H, W, C) maps with all of its geometry as one argument: what the layers run."""
     if input.is_meta:  # shapes only: no backend, no autocast, nothing to log
         _check(input, offset_mask, geometry)
         return op.dcnv4_op(input, offset_mask, *geometry.as_args(), softmax, "reference")

@@ -32,7 +32,8 @@ def ms_deform_attn(
         spatial_shapes: (height, width) of each of the L levels, as pairs of ints, or as a tensor (L, 2), which is read
             to the host at every call. A level may be empty.
         sampling_locations: (N, Q, M, L, P, 2), x before y, 0 to 1 over a level: a location samples at pixel
-            ``location * size - 0.5``.
+            ``location * size - 0.5``. May be float32 beside half types, which are coarse for it (bfloat16 knows a
+            location to 1/512 of a level); autocast leaves float32 locations alone.
         attention_weights: (N, Q, M, L, P), used as given; usually a softmax over L*P.
         softmax: take the softmax over L*P of each query and head first.
         backend: ``None`` picks the fastest that accepts these inputs; see ``available_backends()``.
@@ -114,11 +115,13 @@ def _attend(
     values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool, backend: str | None
 ) -> Tensor:
     """Values (N, S, M*D), locations (N, Q, M, L*P*2), weights or logits (N, Q, M, L*P)."""
+    if not values.is_meta:
+        values, weights = in_autocast_dtype(values, weights)
+        locations = locations if locations.dtype == torch.float32 else in_autocast_dtype(locations)[0]
+    named = {"value": values, "sampling_locations": locations, "attention_weights": weights}
+    require_alike("value", **named, finer="sampling_locations")
     if values.is_meta:  # shapes only: no backend, no autocast, nothing to log
-        require_alike("value", value=values, sampling_locations=locations, attention_weights=weights)
         return op.ms_deform_attn_op(values, locations, weights, in_a_row(sizes), softmax, "reference")
-    values, locations, weights = in_autocast_dtype(values, locations, weights)
-    require_alike("value", value=values, sampling_locations=locations, attention_weights=weights)
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return reference.export_form(values, locations, weights, sizes, softmax)
     tensors = (values, locations, weights)
