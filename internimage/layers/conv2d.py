@@ -50,6 +50,9 @@ class _DeformableConv2d(nn.Module):
             groups=_groups_of(in_channels) if groups is None else groups,
             **{**self.defaults, **options},
         )
+        geometry = self.core.geometry
+        self.kernel_size, self.stride, self.padding = geometry.kernel_size, geometry.stride, geometry.padding
+        self.dilation, self.groups = geometry.dilation, geometry.groups
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H_out, W_out), sizes as of a ``Conv2d``."""
@@ -64,11 +67,14 @@ class DCNv3Conv2d(_DeformableConv2d):
     Args:
         in_channels, out_channels: any; where they differ a linear layer follows.
         kernel_size, stride, dilation: an int or a pair (height, width).
-        padding: the same; None is what keeps the size at stride 1, as YOLO's ``autopad``.
+        padding: the same; None is what keeps the size of a map at stride 1 (for odd kernels, as YOLO's ``autopad``).
         groups: sets of channels that share their sampling positions, a divisor of ``in_channels``; None is one for
             every 16 channels or so. Unlike those of a ``Conv2d`` they do not keep channels apart.
         bias: of the linear layer where channels change.
         options: further arguments of ``DCNv3``.
+
+    There is no ``weight``: what would fuse this layer with a norm, or count its parameters as those of a convolution,
+    fails with an ``AttributeError`` instead of going wrong.
 
     Raises:
         ValueError: the arguments do not fit each other.
