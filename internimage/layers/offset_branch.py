@@ -16,7 +16,7 @@ def depthwise_branch(channels: int, kernel: tuple[int, int], geometry: Geometry)
         ValueError: the middle of a kernel at the border is too far inside, or the maps differ in size for any input.
     """
     half = geometry.half_extent()
-    padding = [(k - 1) // 2 + p - h for k, p, h in zip(kernel, geometry.padding, half, strict=True)]
+    padding = tuple((k - 1) // 2 + p - h for k, p, h in zip(kernel, geometry.padding, half, strict=True))
     if min(padding) < 0:
         least = tuple(2 * (h - p) + 1 for h, p in zip(half, geometry.padding, strict=True))
         raise ValueError(
@@ -32,7 +32,7 @@ def depthwise_branch(channels: int, kernel: tuple[int, int], geometry: Geometry)
                 f"the {name} changes by {growth} before the stride, in the depthwise branch (kernel {kernel}) by "
                 f"{dw_growth}: their sizes never fit; pass another dw_kernel_size, odd for odd kernels, even for even"
             )
-    return ChannelsLastConv2d(channels, channels, kernel, geometry.stride, tuple(padding), groups=channels)
+    return ChannelsLastConv2d(channels, channels, kernel, geometry.stride, (padding[0], padding[1]), groups=channels)
 
 
 def middle_pixels(x: Tensor, geometry: Geometry) -> Tensor:

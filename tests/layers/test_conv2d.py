@@ -184,6 +184,13 @@ def test_channels_last_maps_give_the_same_and_stay_channels_last(layer):
 
 
 @BOTH
+@pytest.mark.parametrize("inward", [1, 8])
+def test_a_contiguous_map_gives_one_that_can_be_viewed(layer, inward):
+    output = layer(inward, 6, 3)(torch.randn(2, inward, 4, 5))
+    assert output.is_contiguous() and output.view(2, -1).shape == (2, 120)
+
+
+@BOTH
 @pytest.mark.parametrize("shape", [(0, 8, 5, 5), (2, 8, 1, 1), (1, 8, 1, 9)], ids=str)
 @pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
 def test_no_images_and_maps_of_one_pixel(layer, shape, grad):
