@@ -30,6 +30,13 @@ def test_sizes_are_those_of_a_conv2d(layer, stride, kernel, size, inward, outwar
     assert made.core.geometry.groups and inward % made.core.geometry.groups == 0
 
 
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(1, 1), (3, 1), (7, 1), (16, 1), (32, 2), (34, 2), (48, 3), (97, 1), (100, 5), (256, 16)]
+)
+def test_groups_have_about_sixteen_channels(channels, groups):
+    assert DCNv4Conv2d(channels, 4).groups == groups
+
+
 @BOTH
 def test_a_small_net_learns(layer):
     """With DCNv4's released initial values the maps would stay zero, and the loss where it starts."""
