@@ -27,7 +27,7 @@ template <int L> INLINE Pack<float, L> gelu_of(Pack<float, L> x) {
 // The sum of one register's lanes, by halves: a running sum would wait for itself at every lane.
 INLINE float sum_of(Pack<float, LANES> pack) {
     float lanes[LANES];
-    store<LANES, float>(lanes, pack);
+    store<LANES>(lanes, pack);
     for (int half = LANES / 2; half > 0; half /= 2) {
         for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
     }
@@ -47,7 +47,7 @@ struct Rows {
     template <typename T> INLINE void read(int64_t row, const T* from) {
         float* values = at(row);
         int64_t c = 0;
-        for (; c + LANES <= channels; c += LANES) store<LANES, float>(values + c, load<LANES>(from + c));
+        for (; c + LANES <= channels; c += LANES) store<LANES>(values + c, load<LANES>(from + c));
         for (; c < channels; ++c) values[c] = widen(from[c]);
     }
     template <typename T> INLINE void write(int64_t row, T* to) const {
@@ -74,7 +74,7 @@ INLINE void normalise(float* values, const Rows& weight, const Rows& bias, float
     const float scale = 1.0f / std::sqrt(total / float(channels) + eps);
     for (int64_t c = 0; c < weight.padded; c += LANES) {
         const Pack<float, LANES> centred = load<LANES>(values + c) - mean;
-        store<LANES, float>(values + c, centred * scale * load<LANES>(weight.at(0) + c) + load<LANES>(bias.at(0) + c));
+        store<LANES>(values + c, centred * scale * load<LANES>(weight.at(0) + c) + load<LANES>(bias.at(0) + c));
     }
 }
 
@@ -85,7 +85,7 @@ template <typename T> void bias_gelu_rows(int64_t begin, int64_t end, void* cont
     for (int64_t r = begin; r < end; ++r) {
         row.read(0, static_cast<const T*>(p.input) + r * p.channels);
         for (int64_t c = 0; c < row.padded; c += LANES) {
-            store<LANES, float>(row.at(0) + c, gelu_of<LANES>(load<LANES>(row.at(0) + c) + load<LANES>(bias.at(0) + c)));
+            store<LANES>(row.at(0) + c, gelu_of<LANES>(load<LANES>(row.at(0) + c) + load<LANES>(bias.at(0) + c)));
         }
         row.write(0, static_cast<T*>(p.output) + r * p.channels);
     }
@@ -101,7 +101,7 @@ template <typename T> void norm_rows(int64_t begin, int64_t end, void* context) 
     for (int64_t r = begin; r < end; ++r) {
         row.read(0, static_cast<const T*>(p.input) + r * p.channels);
         for (int64_t c = 0; c < row.padded; c += LANES) {
-            store<LANES, float>(sum.at(0) + c, load<LANES>(row.at(0) + c) + load<LANES>(bias.at(0) + c));
+            store<LANES>(sum.at(0) + c, load<LANES>(row.at(0) + c) + load<LANES>(bias.at(0) + c));
         }
         sum.write(0, static_cast<T*>(p.sum) + r * p.channels);
         normalise(row.at(0), norm_weight, norm_bias, float(p.eps));
@@ -133,7 +133,7 @@ template <typename T> struct Depthwise {
         for (int64_t x = 0; x < p.w_out; ++x) normalise(line.at(x), norm_weight, norm_bias, float(p.eps));
         float* values = line.at(0);
         for (int64_t c = 0; c < p.w_out * line.padded; c += LANES) {
-            store<LANES, float>(values + c, gelu_of<LANES>(load<LANES>(values + c)));
+            store<LANES>(values + c, gelu_of<LANES>(load<LANES>(values + c)));
         }
         for (int64_t x = 0; x < p.w_out; ++x) line.write(x, output + x * p.channels);
     }
@@ -170,7 +170,7 @@ template <typename T> struct Depthwise {
                 }
             }
         }
-        for (int b = 0; b < BLOCKS; ++b) store<LANES, float>(line.at(x) + c + b * LANES, sum[b]);
+        for (int b = 0; b < BLOCKS; ++b) store<LANES>(line.at(x) + c + b * LANES, sum[b]);
     }
 };
 
