@@ -44,23 +44,30 @@ class MLP(nn.Module):
         if self._fuses(x):
             return self._forward_fused(x, start)
         x = self.drop(self.act(self.fc1(x)))
-        return self.drop(self.fc2(x)) if start is None else fused.add_product_(start, x, self.fc2.weight)
+        return self.drop(self.fc2(x)) if start is None else self._second(x, start)
 
     def _fuses(self, x: Tensor) -> bool:
-        if not type(self.fc1) is type(self.fc2) is nn.Linear or type(self.act) is not nn.GELU:
+        if not type(self.fc1) is type(self.fc2) is nn.Linear or type(self.act) is not nn.GELU or self.fc1.bias is None:
             return False
         return not (self.training and self.drop.p) and fused.takes(x, self.fc1, self.act, self.fc2, self.drop)
-
-    def _bias_map(self, x: Tensor) -> Tensor:
-        if self.fc2.bias is None:
-            return x.new_zeros(x.shape)
-        return self.fc2.bias.expand(x.shape).clone(memory_format=torch.contiguous_format)
 
     def _forward_fused(self, x: Tensor, start: Tensor | None) -> Tensor:
         """For inference on the CPU; a large hidden map, four times the input, never exists as a whole."""
         rows, hidden = x.reshape(-1, x.shape[-1]), self.fc1.out_features
-        output = self._bias_map(x) if start is None else start
-        height = len(rows) if len(rows) * hidden < _LARGE else max(1, _SLICE // hidden)
+        if len(rows) * hidden < _LARGE:
+            return self._second(self._hidden(x), start)
+        output = x.new_empty(x.shape) if start is None else start
+        height = max(1, _SLICE // hidden)
         for inward, outward in zip(rows.split(height), output.view(rows.shape).split(height), strict=True):
-            outward.addmm_(fused.add_bias_gelu_(F.linear(inward, self.fc1.weight), self.fc1.bias), self.fc2.weight.t())
+            part = self._hidden(inward)
+            if start is None:
+                outward.copy_(self.fc2(part))
+            else:
+                self._second(part, outward)
         return output
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        return fused.add_bias_gelu_(F.linear(x, self.fc1.weight), self.fc1.bias)
+
+    def _second(self, hidden: Tensor, start: Tensor | None) -> Tensor:
+        return self.fc2(hidden) if start is None else fused.add_product_(start, hidden, self.fc2.weight)

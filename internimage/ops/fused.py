@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import native
@@ -21,9 +22,14 @@ def takes(x: Tensor, *modules: nn.Module) -> bool:
     """Whether the fused passes may stand for ``modules`` on ``x``: plain inference on the CPU, nobody watching."""
     if type(x) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
         return False
-    if not x.is_cpu or x.dtype not in _DTYPES or torch.is_autocast_enabled("cpu") or not x.numel():
+    if not x.is_cpu or x.dtype not in _DTYPES or not x.numel():
         return False
-    return _are_plain(modules, x.dtype) and _runs_here()
+    parameters = x.dtype
+    if torch.is_autocast_enabled("cpu"):  # then maps are of its dtype, and parameters float32
+        if x.dtype is not torch.get_autocast_dtype("cpu"):
+            return False
+        parameters = torch.float32
+    return _are_plain(modules, parameters) and _runs_here()
 
 
 def _are_plain(modules: tuple[nn.Module, ...], dtype: torch.dtype) -> bool:
@@ -32,6 +38,8 @@ def _are_plain(modules: tuple[nn.Module, ...], dtype: torch.dtype) -> bool:
         if module._forward_hooks or module._forward_pre_hooks:
             return False
         for parameter in module._parameters.values():
+            if parameter is None and isinstance(module, nn.Linear):  # it has no bias
+                continue
             if type(parameter) is not nn.Parameter or parameter.dtype is not dtype or not parameter.is_cpu:
                 return False
     return True
@@ -44,7 +52,7 @@ def _runs_here() -> bool:
 
 def add_bias_gelu_(x: Tensor, bias: Tensor) -> Tensor:
     """``gelu(x + bias)`` over the last axis, in place; ``x`` is contiguous."""
-    problem = _problem(_BIAS_GELU, x)
+    problem = _problem(_BIAS_GELU, x, bias)
     problem.output, problem.bias = x.data_ptr(), bias.data_ptr()
     native.library().internimage_fused(problem)
     return x
@@ -53,7 +61,7 @@ def add_bias_gelu_(x: Tensor, bias: Tensor) -> Tensor:
 def norm_and_sum(x: Tensor, norm: nn.LayerNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """``norm(x)`` and ``x + bias`` over the last axis: what a residual branch begins with, and what it is added to."""
     x = x.contiguous()
-    problem = _problem(_NORM, x)
+    problem = _problem(_NORM, x, norm.weight)
     output, sum = torch.empty_like(x), torch.empty_like(x)
     problem.output, problem.sum = output.data_ptr(), sum.data_ptr()
     problem.bias = None if bias is None else bias.data_ptr()
@@ -64,6 +72,8 @@ def norm_and_sum(x: Tensor, norm: nn.LayerNorm, bias: Tensor | None) -> tuple[Te
 
 def add_product_(output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Add ``x @ weight.T`` over the last axis to ``output``, in place; ``output`` is contiguous."""
+    if torch.is_autocast_enabled("cpu"):  # which converts the weight, once in its region, for ``linear`` but not here
+        return output.add_(F.linear(x, weight))
     output.view(-1, output.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
     return output
 
@@ -72,7 +82,7 @@ def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tenso
     """``gelu(norm(conv(x)))`` for a depthwise ``conv`` without dilation, (N, H, W, C) to (N, H_out, W_out, C)."""
     x = x.contiguous()
     n, h, w, c = x.shape
-    problem = _problem(_DEPTHWISE, x)
+    problem = _problem(_DEPTHWISE, x, conv.weight)
     problem.h, problem.w = h, w
     problem.kernel_h, problem.kernel_w = conv.kernel_size
     problem.stride_h, problem.stride_w = conv.stride
@@ -90,11 +100,12 @@ def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tenso
     return output
 
 
-def _problem(kind: int, x: Tensor) -> native.FusedProblem:
+def _problem(kind: int, x: Tensor, parameter: Tensor) -> native.FusedProblem:
     return native.FusedProblem(
         input=x.data_ptr(),
         pass_=kind,
         storage=native.STORAGE[x.dtype],
+        parameters=native.STORAGE[parameter.dtype],
         rows=x.numel() // x.shape[-1],
         channels=x.shape[-1],
     )

@@ -80,14 +80,16 @@ template <typename T, bool LEVELS> struct Deformable {
         : p(problem), taps(problem.taps()), channels(problem.channels()), scale(Real(problem.offset_scale)),
           biases(new Real[problem.groups * problem.taps() * 3]()), outside(new T[problem.channels()]()) {
         const int64_t count = p.groups * taps;
-        const T *offset = static_cast<const T*>(p.offset_bias), *mask = static_cast<const T*>(p.mask_bias);
-        for (int64_t i = 0; offset != nullptr && i < count; ++i) {
-            biases[i] = widen(offset[2 * i]);
-            biases[count + i] = widen(offset[2 * i + 1]);
+        for (int64_t i = 0; p.offset_bias != nullptr && i < count; ++i) {
+            biases[i] = parameter<Real>(p.offset_bias, p.bias_storage, 2 * i);
+            biases[count + i] = parameter<Real>(p.offset_bias, p.bias_storage, 2 * i + 1);
         }
-        for (int64_t i = 0; mask != nullptr && i < count; ++i) biases[2 * count + i] = widen(mask[i]);
-        const T* input = static_cast<const T*>(p.input_bias);
-        for (int64_t c = 0; input != nullptr && c < channels; ++c) narrow(-widen(input[c]), outside[c]);
+        for (int64_t i = 0; p.mask_bias != nullptr && i < count; ++i) {
+            biases[2 * count + i] = parameter<Real>(p.mask_bias, p.bias_storage, i);
+        }
+        for (int64_t c = 0; p.input_bias != nullptr && c < channels; ++c) {
+            narrow(-parameter<Real>(p.input_bias, p.bias_storage, c), outside[c]);
+        }
     }
 
     // A tile for at most `groups` groups, as large as the nearest cache likes.

@@ -36,9 +36,14 @@ class DeformableCall:
         self._place("mask", mask)
 
     def forward(self, output: Tensor, biases: Biases = (None, None, None)) -> Tensor:
-        """Fill ``output``, packed; ``biases`` of input, offset and mask are added on the way (with softmax only)."""
+        """Fill ``output``, packed; ``biases`` of input, offset and mask, of one dtype, are added on the way.
+
+        That of the input goes with softmax only.
+        """
         for name, bias in zip(("input_bias", "offset_bias", "mask_bias"), biases, strict=True):
             setattr(self.problem, name, None if bias is None else bias.data_ptr())
+            if bias is not None:
+                self.problem.bias_storage = STORAGE[bias.dtype]
         self.problem.output = output.data_ptr()
         library().internimage_deformable_forward(self.problem)
         return output

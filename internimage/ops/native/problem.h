@@ -22,6 +22,7 @@ struct DeformableProblem {
     void* grad_mask;          // like mask, grad_mask_row and grad_mask_group apart
     const int64_t* levels;    // (level_count, 2): height and width; may be null
     int64_t storage;          // a Storage
+    int64_t bias_storage;     // of the biases, which are parameters: float32 beside half types under autocast
     int64_t softmax;          // the mask holds logits
     int64_t remove_center;    // the middle tap is left out
     int64_t n, h, w, h_out, w_out;
@@ -48,6 +49,7 @@ struct FusedProblem {
     const void *norm_weight, *norm_bias;  // (channels)
     double eps;
     int64_t pass, storage;
+    int64_t parameters;  // the Storage of weights and biases
     int64_t rows;  // for DEPTHWISE the lines of all images, n * h_out
     int64_t channels;
     int64_t h, w, h_out, w_out, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;

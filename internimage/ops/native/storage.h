@@ -64,6 +64,16 @@ INLINE void narrow(float value, Float16& result) {
     result.bits = uint16_t(half | sign);
 }
 
+// One number of a parameter tensor, whose storage need not be that of the maps.
+template <typename Real> INLINE Real parameter(const void* from, int64_t storage, int64_t index) {
+    switch (storage) {
+        case FLOAT64: return Real(static_cast<const double*>(from)[index]);
+        case BFLOAT16: return widen(static_cast<const BFloat16*>(from)[index]);
+        case FLOAT16: return widen(static_cast<const Float16*>(from)[index]);
+        default: return static_cast<const float*>(from)[index];
+    }
+}
+
 // L numbers computed with at once.
 #if defined(__GNUC__)
 template <typename Real, int L> struct PackOf {
