@@ -19,7 +19,7 @@ from ..layers.convolution import ChannelsLastConv2d, check_tensor
 from ..layers.dcnv4 import DCNv4
 from ..layers.deform_conv import DCNv3
 from ..layers.mlp import MLP
-from ..layers.norm import layer_norm, make_norm
+from ..layers.norm import layer_norm, make_norm, normalised
 from ..ops import fused
 from .config import SIZES, InternImageConfig, is_integer
 
@@ -47,8 +47,8 @@ class Stem(nn.Module):
         if image.shape[2] < 1 or image.shape[3] < 1:
             raise ValueError(f"image has shape {tuple(image.shape)}, expected a height and width of at least 1")
         x = image.permute(0, 2, 3, 1).contiguous()
-        x = self.act(self.norm1(self.conv1(x)))
-        return self.drop(self.norm2(self.conv2(x)))
+        x = normalised(self.conv1(x), self.norm1, self.act)
+        return self.drop(normalised(self.conv2(x), self.norm2))
 
 
 class Downsample(nn.Module):
@@ -60,7 +60,7 @@ class Downsample(nn.Module):
         self.norm = make_norm(norm_layer, 2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
+        return normalised(self.conv(x), self.norm)
 
 
 def make_core(config: InternImageConfig, level: int, backend: str | None) -> DCNv3 | DCNv4:
@@ -156,7 +156,7 @@ class Level(nn.Module):
                 x = block(x)
             if index in self.post_norm_ids:
                 x = self.post_norms[self.post_norm_ids.index(index)](x)
-        return x if self.norm is None else self.norm(x)
+        return x if self.norm is None else normalised(x, self.norm)
 
 
 class InternImage(nn.Module):

@@ -33,9 +33,11 @@ def takes(x: Tensor, *modules: nn.Module) -> bool:
 
 
 def _are_plain(modules: tuple[nn.Module, ...], dtype: torch.dtype) -> bool:
-    """No hooks, no adapter or quantised weight in place of the parameters."""
+    """No hooks, no approximate GELU, no adapter or quantised weight in place of the parameters."""
     for module in modules:
         if module._forward_hooks or module._forward_pre_hooks:
+            return False
+        if type(module) is nn.GELU and module.approximate != "none":
             return False
         for parameter in module._parameters.values():
             if parameter is None and isinstance(module, nn.Linear):  # it has no bias
@@ -58,6 +60,17 @@ def add_bias_gelu_(x: Tensor, bias: Tensor) -> Tensor:
     return x
 
 
+def norm_gelu(x: Tensor, norm: nn.LayerNorm, gelu: bool) -> Tensor:
+    """``norm(x)`` over the last axis, and its GELU if asked for."""
+    x = x.contiguous()
+    problem = _problem(_NORM, x, norm.weight)
+    output = torch.empty_like(x)
+    problem.output, problem.gelu = output.data_ptr(), gelu
+    _place_norm(problem, norm)
+    native.library().internimage_fused(problem)
+    return output
+
+
 def norm_and_sum(x: Tensor, norm: nn.LayerNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """``norm(x)`` and ``x + bias`` over the last axis: what a residual branch begins with, and what it is added to."""
     x = x.contiguous()
@@ -65,7 +78,7 @@ def norm_and_sum(x: Tensor, norm: nn.LayerNorm, bias: Tensor | None) -> tuple[Te
     output, sum = torch.empty_like(x), torch.empty_like(x)
     problem.output, problem.sum = output.data_ptr(), sum.data_ptr()
     problem.bias = None if bias is None else bias.data_ptr()
-    problem.norm_weight, problem.norm_bias, problem.eps = norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps
+    _place_norm(problem, norm)
     native.library().internimage_fused(problem)
     return output, sum
 
@@ -95,9 +108,13 @@ def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tenso
     weight, bias = conv.weight.contiguous(), conv.bias
     assert bias is not None
     problem.weight, problem.bias = weight.data_ptr(), bias.data_ptr()
-    problem.norm_weight, problem.norm_bias, problem.eps = norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps
+    _place_norm(problem, norm)
     native.library().internimage_fused(problem)
     return output
+
+
+def _place_norm(problem: native.FusedProblem, norm: nn.LayerNorm) -> None:
+    problem.norm_weight, problem.norm_bias, problem.eps = norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps
 
 
 def _problem(kind: int, x: Tensor, parameter: Tensor) -> native.FusedProblem:

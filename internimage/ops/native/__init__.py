@@ -47,7 +47,7 @@ class FusedProblem(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("input", "output", "sum", "weight", "bias")),
         *((name, ctypes.c_void_p) for name in ("norm_weight", "norm_bias")),
         ("eps", ctypes.c_double),
-        *((name, ctypes.c_int64) for name in ("pass_", "storage", "parameters", "rows", "channels")),
+        *((name, ctypes.c_int64) for name in ("pass_", "storage", "parameters", "gelu", "rows", "channels")),
         *((name, ctypes.c_int64) for name in ("h", "w", "h_out", "w_out")),
         *(
             (name, ctypes.c_int64)

@@ -122,7 +122,7 @@ template <typename T> void bias_gelu_rows(int64_t begin, int64_t end, void* cont
     }
 }
 
-// Layer norm of each row, and beside it the row plus a bias, if there is one.
+// Layer norm of each row, then GELU if asked for, and beside it, if asked for, the row plus a bias, if there is one.
 template <typename T> void norm_rows(int64_t begin, int64_t end, void* context) {
     const auto& p = *static_cast<const FusedProblem*>(context);
     Rows rows(AT_ONCE, p.channels), bias(1, p.channels), norm_weight(1, p.channels), norm_bias(1, p.channels);
@@ -135,12 +135,16 @@ template <typename T> void norm_rows(int64_t begin, int64_t end, void* context) 
             const int64_t at = (r + k) * p.channels;
             rows.read(k, static_cast<const T*>(p.input) + at);
             T* sum = static_cast<T*>(p.sum) + at;
-            for (int64_t c = 0; c < rows.padded; c += LANES) {
+            for (int64_t c = 0; p.sum != nullptr && c < rows.padded; c += LANES) {
                 put(load<LANES>(rows.at(k) + c) + load<LANES>(bias.at(0) + c), sum + c, p.channels - c);
             }
         }
         T* output = static_cast<T*>(p.output) + r * p.channels;
-        normalise<false>(rows, 0, count, norm_weight, norm_bias, float(p.eps), output);
+        if (p.gelu) {
+            normalise<true>(rows, 0, count, norm_weight, norm_bias, float(p.eps), output);
+        } else {
+            normalise<false>(rows, 0, count, norm_weight, norm_bias, float(p.eps), output);
+        }
     }
 }
 
