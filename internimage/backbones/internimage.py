@@ -84,6 +84,7 @@ def make_core(config: InternImageConfig, level: int, backend: str | None) -> DCN
         dw_kernel_size=config.dw_kernel_size,
         center_feature_scale=config.center_feature_scale,
         remove_center=config.remove_center,
+        use_dcn_v4_op=config.use_dcn_v4_op,
         backend=backend,
     )
 

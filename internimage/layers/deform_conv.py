@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from ..ops import fused
 from ..ops.dcnv3 import dcnv3_from_logits
 from ..ops.dcnv3.op import BACKENDS
+from ..ops.dcnv4 import dcnv4_on_maps, pack_offset_mask
 from ..ops.dispatch import named
 from ..ops.geometry import Geometry, IntPair, as_pair
 from .activation import make_activation
 from .convolution import ChannelsLastConv2d, check_tensor
 from .norm import make_norm
+from .offset_branch import check_blend, check_size, depthwise_branch
 
 
 class DCNv3(nn.Module):
@@ -34,6 +36,8 @@ class DCNv3(nn.Module):
         act_layer, norm_layer: of the depthwise branch: "GELU", "ReLU" or "SiLU"; "LN" or "BN".
         center_feature_scale: blend each group with the projected input at the same pixel.
         remove_center: leave out the middle tap.
+        use_dcn_v4_op: run on :func:`internimage.ops.dcnv4` instead, as the released detectors can: the same parameters
+            and the same numbers, with offsets and masks predicted into one packed tensor.
         backend: passed on to :func:`internimage.ops.dcnv3`.
 
     Raises:
@@ -57,6 +61,7 @@ class DCNv3(nn.Module):
         norm_layer: str = "LN",
         center_feature_scale: bool = False,
         remove_center: bool = False,
+        use_dcn_v4_op: bool = False,
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -64,14 +69,13 @@ class DCNv3(nn.Module):
         if not isinstance(channels, int) or channels < 1 or channels % groups:
             raise ValueError(f"channels={channels!r} is not a positive multiple of groups={groups}")
         dw_kernel = as_pair("dw_kernel_size", kernel_size if dw_kernel_size is None else dw_kernel_size, 1)
-        _check_sizes(self.geometry, dw_kernel, center_feature_scale)
+        if center_feature_scale:
+            check_blend(self.geometry)
         if backend is not None:
             named(BACKENDS, backend)
         self.channels, self.center_feature_scale, self.backend = channels, center_feature_scale, backend
-        dw_padding = ((dw_kernel[0] - 1) // 2, (dw_kernel[1] - 1) // 2)
-        self.dw_conv = ChannelsLastConv2d(
-            channels, channels, dw_kernel, self.geometry.stride, dw_padding, groups=channels
-        )
+        self.use_dcn_v4_op = use_dcn_v4_op
+        self.dw_conv = depthwise_branch(channels, dw_kernel, self.geometry)
         self.dw_norm = make_norm(norm_layer, channels)
         self.dw_act = make_activation(act_layer)
         self.offset = nn.Linear(channels, groups * self.geometry.taps * 2)
@@ -133,17 +137,30 @@ class DCNv3(nn.Module):
 
     def _sample(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the depthwise branch, the projected input, and what the operator makes of them."""
+        if self.use_dcn_v4_op:
+            return self._sample_packed(x)
         features, offset, logits = self.sampling(x)
-        self._check_output_size(x, offset)
+        check_size(x, offset, self.geometry)
         values = self.input_proj(x)
         return features, values, dcnv3_from_logits(values, offset, logits, self.geometry, self.backend)
+
+    def _sample_packed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same on DCNv4's operator: one matrix product predicts its packed tensor."""
+        g = self.geometry
+        features = self.dw_act(self.dw_norm(self.dw_conv(x)))
+        check_size(x, features, g)
+        # the rows of both linear layers in the order of the packed channels
+        weight = pack_offset_mask(self.offset.weight.t()[None, None], self.mask.weight.t()[None, None], g.groups)
+        bias = pack_offset_mask(self.offset.bias[None, None, None], self.mask.bias[None, None, None], g.groups)
+        values, packed = self.input_proj(x), F.linear(features, weight[0, 0].t(), bias[0, 0, 0])
+        return features, values, dcnv4_on_maps(values, packed, g, True, self.backend)
 
     def _sample_fused(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same for inference on the CPU, where joining two weights costs more than a second matrix product."""
         assert isinstance(self.dw_norm, nn.LayerNorm)
         features = fused.depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
         offset, logits = F.linear(features, self.offset.weight), F.linear(features, self.mask.weight)
-        self._check_output_size(x, offset)
+        check_size(x, offset, self.geometry)
         # last, so that it is still in the cache when it is sampled; the blend with the centre wants its bias at once
         bias = None if self.center_feature_scale else self.input_proj.bias
         values = self.input_proj(x) if bias is None else F.linear(x, self.input_proj.weight)
@@ -154,17 +171,9 @@ class DCNv3(nn.Module):
         branch = (self.dw_conv, self.dw_norm, self.dw_act)
         usual = tuple(map(type, branch)) == (ChannelsLastConv2d, nn.LayerNorm, nn.GELU)
         linears = (self.offset, self.mask, self.input_proj)
-        if not usual or self.backend not in (None, "cpu") or {*map(type, linears)} != {nn.Linear}:
+        if self.use_dcn_v4_op or not usual or self.backend not in (None, "cpu") or {*map(type, linears)} != {nn.Linear}:
             return False
         return fused.takes(x, *branch, *linears)
-
-    def _check_output_size(self, x: Tensor, offset: Tensor) -> None:
-        expected = self.geometry.output_size(x.shape[1], x.shape[2])
-        if tuple(offset.shape[1:3]) != expected:
-            raise ValueError(
-                f"an input of {x.shape[1]}x{x.shape[2]} gives offsets of {tuple(offset.shape[1:3])} but an output of "
-                f"{expected}; choose padding so that the operator and the depthwise kernel agree"
-            )
 
     def extra_repr(self) -> str:
         g = self.geometry
@@ -172,21 +181,3 @@ class DCNv3(nn.Module):
             f"channels={self.channels}, kernel_size={g.kernel_size}, stride={g.stride}, padding={g.padding}, "
             f"dilation={g.dilation}, groups={g.groups}, offset_scale={g.offset_scale}, remove_center={g.remove_center}"
         )
-
-
-def _check_sizes(geometry: Geometry, dw_kernel: tuple[int, int], center_feature_scale: bool) -> None:
-    """Refuse what cannot work for any input: offsets and output of different sizes, or a blend of different maps."""
-    for axis, name in enumerate(("height", "width")):
-        growth = 2 * geometry.padding[axis] - geometry.dilation[axis] * (geometry.kernel_size[axis] - 1)
-        dw_growth = 2 * ((dw_kernel[axis] - 1) // 2) - (dw_kernel[axis] - 1)
-        if abs(growth - dw_growth) >= geometry.stride[axis]:
-            raise ValueError(
-                f"with kernel_size={geometry.kernel_size}, padding={geometry.padding}, dilation={geometry.dilation} "
-                f"the {name} changes by {growth} before the stride, in the depthwise branch (kernel {dw_kernel}) by "
-                f"{dw_growth}: their sizes never fit; the usual padding is dilation * (kernel_size - 1) // 2"
-            )
-        if center_feature_scale and (geometry.stride[axis] != 1 or growth != 0):
-            raise ValueError(
-                f"center_feature_scale blends the output with the input, so both must be of one size; stride="
-                f"{geometry.stride}, padding={geometry.padding} change the {name}"
-            )
