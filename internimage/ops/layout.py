@@ -11,9 +11,9 @@ def by_group(tensor: Tensor, groups: int) -> Tensor:
 
 
 def distances(tensor: Tensor, groups: int) -> tuple[Tensor, int, int]:
-    """The same without views where the tensor is packed: what to read, and how far rows and groups lie apart."""
-    if tensor.is_contiguous():
-        numbers = tensor.shape[-1] if tensor.dim() == 5 else tensor.shape[-1] // groups
-        return tensor, groups * numbers, numbers
+    """The same without views where strides allow it: what to read, and how far its rows and its groups lie apart."""
+    shape, stride = tensor.shape, tensor.stride()
+    if stride[-1] == 1 and stride[0] == shape[1] * stride[1] and stride[1] == shape[2] * stride[2]:
+        return tensor, stride[2], stride[3] if len(shape) == 5 else shape[3] // groups
     rows = by_group(tensor, groups)
     return rows, rows.stride(0), rows.stride(1)
