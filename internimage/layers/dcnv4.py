@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import fused
@@ -142,7 +143,15 @@ class DCNv4(nn.Module):
 
         ``start`` has the shape of the output; what is added is without the bias.
         """
-        return fused.add_product_(start, self._sample(x), self.output_proj.weight)
+        (weight, *bias), (packed_weight, *packed_bias), (last_weight, _) = map(
+            fused.weight_and_bias, (self.value_proj, self.offset_mask, self.output_proj)
+        )
+        if self.center_feature_scale:  # the blend wants the bias of the values at once
+            return fused.add_product_(start, self._sample(x), last_weight)
+        packed = F.linear(self._seen_by_offsets(x), packed_weight)
+        biases = (*bias, *packed_bias)
+        output = dcnv4_on_maps(F.linear(x, weight), packed, self.geometry, self.softmax, self.backend, biases)
+        return fused.add_product_(start, output, last_weight)
 
     def _sample(self, x: Tensor) -> Tensor:
         """All but the last projection."""

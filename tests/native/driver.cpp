@@ -91,11 +91,13 @@ struct Call {
     int64_t mask_place(int64_t row, int64_t k) const {
         return row * p.mask_row + k / p.taps() * p.mask_group + k % p.taps();
     }
+    int64_t offset_bias_place(int64_t k) const { return k / (2 * p.taps()) * p.offset_bias_group + k % (2 * p.taps()); }
+    int64_t mask_bias_place(int64_t k) const { return k / p.taps() * p.mask_bias_group + k % p.taps(); }
     double offset_at(int64_t row, int64_t k) const {
-        return offset->get(offset_place(row, k)) + (offset_bias ? offset_bias->get(k) : 0);
+        return offset->get(offset_place(row, k)) + (offset_bias ? offset_bias->get(offset_bias_place(k)) : 0);
     }
     double mask_at(int64_t row, int64_t k) const {
-        return mask->get(mask_place(row, k)) + (mask_bias ? mask_bias->get(k) : 0);
+        return mask->get(mask_place(row, k)) + (mask_bias ? mask_bias->get(mask_bias_place(k)) : 0);
     }
 };
 
@@ -182,11 +184,13 @@ Call random_call(int64_t storage) {
         }
     }
     if (coin(0.3) && !attention) {
-        call.offset_bias.reset(new Buffer(2 * lanes, p.bias_storage)), call.mask_bias.reset(new Buffer(lanes, p.bias_storage));
-        for (int64_t k = 0; k < 2 * lanes; ++k) call.offset_bias->set(k, double(whole(-2, 2)));  // exact in every type
-        for (int64_t k = 0; k < lanes; ++k) call.mask_bias->set(k, double(whole(-2, 2)) / 8);
+        p.offset_bias_group = 2 * p.taps() + whole(0, 3), p.mask_bias_group = p.taps() + whole(0, 3);
+        call.offset_bias.reset(new Buffer(call.offset_bias_place(2 * lanes - 1) + 1, p.bias_storage));
+        call.mask_bias.reset(new Buffer(call.mask_bias_place(lanes - 1) + 1, p.bias_storage));
+        for (int64_t k = 0; k < 2 * lanes; ++k) call.offset_bias->set(call.offset_bias_place(k), double(whole(-2, 2)));  // exact
+        for (int64_t k = 0; k < lanes; ++k) call.mask_bias->set(call.mask_bias_place(k), double(whole(-2, 2)) / 8);
     }
-    if (p.softmax && coin(0.3)) {
+    if (coin(0.3)) {
         call.input_bias.reset(new Buffer(p.channels(), p.bias_storage));
         for (int64_t c = 0; c < p.channels(); ++c) call.input_bias->set(c, normal());
     }
