@@ -136,7 +136,7 @@ class Block(nn.Module):
             return ()
         inner, outer = dcn.plain_parts(), mlp.plain_parts()
         known = type(norm1) is type(norm2) is nn.LayerNorm and inner and outer
-        return (self, norm1, norm2, *inner, *outer) if known else ()
+        return (self, norm1, norm2, drop_path, *inner, *outer) if known else ()
 
     def _forward_fused(self, x: Tensor) -> Tensor:
         """Each branch begins with the norm and, beside it, what its last matrix product is added to."""
