@@ -81,9 +81,9 @@ class DCNv4(nn.Module):
             check_blend(self.geometry)
         self.channels, self.center_feature_scale, self.backend = channels, center_feature_scale, backend
         self.softmax, self.init = softmax, init
-        if dw_kernel_size is not None:
-            kernel = as_pair("dw_kernel_size", dw_kernel_size, 1)
-            self.offset_mask_dw = depthwise_branch(channels, kernel, self.geometry)
+        self.dw_kernel_size = None if dw_kernel_size is None else as_pair("dw_kernel_size", dw_kernel_size, 1)
+        if self.dw_kernel_size is not None:
+            self.offset_mask_dw = depthwise_branch(channels, self.dw_kernel_size, self.geometry)
         self.offset_mask = nn.Linear(channels, packed_channels(self.geometry))
         if not without_pointwise:
             self.value_proj = nn.Linear(channels, channels)
@@ -127,8 +127,7 @@ class DCNv4(nn.Module):
             raise ValueError(
                 f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels}) or (N, H*W, {self.channels})"
             )
-        if x.shape[1] < 1 or x.shape[2] < 1:
-            raise ValueError(f"input has shape {tuple(x.shape)}, expected a height and width of at least 1")
+        check_size(x, self.dw_kernel_size, self.geometry)
         output = self._sample(x)
         return self.output_proj(output) if self.has_pointwise else output
 
@@ -163,9 +162,7 @@ class DCNv4(nn.Module):
     def _seen_by_offsets(self, x: Tensor) -> Tensor:
         """What offsets and masks are predicted from, a pixel for each output pixel."""
         if "offset_mask_dw" in self._modules:
-            branch = self.offset_mask_dw(x)
-            check_size(x, branch, self.geometry)
-            return branch
+            return self.offset_mask_dw(x)
         return middle_pixels(x, self.geometry)
 
     def _blend(self, output: Tensor, values: Tensor) -> Tensor:
