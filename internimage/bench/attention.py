@@ -65,7 +65,7 @@ def exact(inputs: Inputs) -> tuple[Tensor, ...]:
         only = slice(head, head + 1)
         arguments = (value[:, :, head], locations[:, :, only].flatten(3), weights[:, :, only].flatten(3))
         leaves = [argument.detach().requires_grad_() for argument in arguments]
-        output = reference.four_corners(*leaves, inputs.fixed)  # type: ignore[call-arg]
+        output = reference.four_corners(leaves[0], leaves[1], leaves[2], inputs.fixed)
         parts.append((output.detach(), *torch.autograd.grad(output, leaves, grads[:, :, head])))
     outputs, grad_values, grad_locations, grad_weights = zip(*parts, strict=True)
     return (

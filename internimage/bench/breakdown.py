@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ..ops import fused, native
@@ -33,8 +32,8 @@ _WORDS = (
 def shares(run: Callable[[], object], runs: int = RUNS) -> dict[str, float]:
     """Milliseconds of one run by kind of work.
 
-    The profiler slows what it watches, so its times are scaled: kernels keep their own time, and what is left up to the
-    median of unwatched runs is Python, dispatch and the rest. Work of our C++ kernels is named by what they are called for.
+    Kernels keep the time that the profiler saw, and what is left up to the median of unwatched runs is Python, dispatch
+    and the rest. Work of our C++ kernels is named by what they are called for.
     """
     run()
     seconds = statistics.median(_timed(run) for _ in range(runs))

@@ -50,8 +50,11 @@ class Canvas:
         """Filled, its corners rounded by ``radius``."""
         radius = max(0.0, min(radius, width / 2, height / 2))
         self._add(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius:.1f}" fill="{_hex(color)}"/>',
-            lambda draw, s: draw.rounded_rectangle((x * s, y * s, (x + width) * s, (y + height) * s), radius * s, color),
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius:.1f}" '
+            f'fill="{_hex(color)}"/>',
+            lambda draw, s: draw.rounded_rectangle(
+                (x * s, y * s, (x + width) * s, (y + height) * s), radius * s, color
+            ),
         )
 
     def line(self, points: Sequence[Point], color: Color, width: float = 1.0, dash: float = 0) -> None:
@@ -90,7 +93,9 @@ class Canvas:
         self._add(
             f'<text x="{x:.1f}" y="{y + size * 0.35:.1f}" font-size="{size}" fill="{_hex(color)}" '
             f'text-anchor="{anchor}">{escape(words)}</text>',
-            lambda draw, s: draw.text((x * s, y * s), words, color, font(round(size * s)), anchor=_ANCHORS[anchor] + "m"),
+            lambda draw, s: draw.text(
+                (x * s, y * s), words, color, font(round(size * s)), anchor=_ANCHORS[anchor] + "m"
+            ),
         )
 
     def _add(self, svg: str, paint: Callable[[ImageDraw.ImageDraw, float], None]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from ..draw import ACCENT, ACCENT_SOFT, GREY, INK, RULE
 from . import report, targets
 from .canvas import Canvas, Color, picture_format
-from .networks import FREE, ON_GRID_SAMPLE
+from .labels import FREE, ON_GRID_SAMPLE
 from .operators import OURS
 from .shapes import parse_attention
 from .work import BOTH, FORWARD
@@ -116,14 +116,20 @@ def _roofline(
     peak = ceilings["gflops"]
     speeds = [row["gflops"] for row in rows]
     intensities = [row["flop"] / row[key] for row in rows for key in ("tensor_bytes", "corner_bytes")]
-    x_range = (_below(min(intensities) / 1.5), _above(max(peak / ceilings["memory_gbytes_per_s"], max(intensities)) * 2))
+    x_range = (
+        _below(min(intensities) / 1.5),
+        _above(max(peak / ceilings["memory_gbytes_per_s"], max(intensities)) * 2),
+    )
     y_range = (_below(min(speeds) / 1.5), peak * 2.2)
     axes = _Axes(left + 44, top + 34, width - 44, height - 92, x_range, y_range)
     canvas.text(left, top, "Roofline", 17)
     canvas.text(left + 82, top + 1, "GFLOP/s over flop per byte moved", 13, GREY)
     _grid(canvas, axes)
-    for key, words in (("memory_gbytes_per_s", "copy from memory"), ("l2_gbytes_per_s", "copy within L2")):
-        _slope(canvas, axes, ceilings[key], peak, f"{words}, {report.number(ceilings[key])} GB/s")
+    for key, words, above in (
+        ("memory_gbytes_per_s", "copy from memory", False),
+        ("l2_gbytes_per_s", "copy within L2", True),
+    ):
+        _slope(canvas, axes, ceilings[key], peak, f"{words}, {report.number(ceilings[key])} GB/s", above)
     canvas.text(axes.left + axes.width, axes.y(peak) - 12, f"matrix product, {peak:.0f} GFLOP/s", 12, GREY, "end")
     for row in rows:
         hollow, color = row["direction"] == BOTH, COLORS[row["operator"]]
@@ -158,14 +164,18 @@ def _ticks(low: float, high: float) -> Iterator[float]:
         yield from (step * 10.0**power for step in (1, 2, 5) if low <= step * 10.0**power <= high)
 
 
-def _slope(canvas: Canvas, axes: _Axes, gbytes: float, peak: float, words: str) -> None:
+def _slope(canvas: Canvas, axes: _Axes, gbytes: float, peak: float, words: str, above: bool) -> None:
     """The roof that a copy speed puts on everything left of where it meets the peak."""
     meets = peak / gbytes
     start = max(axes.x_range[0], axes.y_range[0] / gbytes)
     points = [(axes.x(start), axes.y(start * gbytes)), (axes.x(meets), axes.y(peak))]
     canvas.line([*points, (axes.left + axes.width, axes.y(peak))], GREY, 1.6)
-    middle = math.sqrt(start * meets)
-    canvas.text(axes.x(middle) - 8, axes.y(middle * gbytes) - 10, words, 12, GREY, "end")
+    place = start**0.35 * meets**0.65
+    x, y = axes.x(place), axes.y(place * gbytes)
+    if above:
+        canvas.text(x - 8, y - 9, words, 12, GREY, "end")
+    else:
+        canvas.text(x + 8, y + 12, words, 12, GREY)
 
 
 def _cluster_names(canvas: Canvas, rows: Sequence[Row], axes: _Axes) -> None:
@@ -192,7 +202,7 @@ def _legend(canvas: Canvas, rows: Sequence[Row], x: float, y: float) -> None:
 
 @dataclass(frozen=True)
 class _Bar:
-    """One bar: what stands left of it, how long it is, what stands right of it, and a tick where something is wanted."""
+    """One bar: the words left and right of it, how long it is, and a tick where something is wanted."""
 
     label: str
     value: float

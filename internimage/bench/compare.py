@@ -34,8 +34,8 @@ def run(part: str | None, asked: Asked, device: torch.device, progress: Callable
     """Ratios of the times of another commit to those of this tree, for all that ``asked`` names.
 
     Returns:
-        ``ref``, ``commit``, and ``rows``: what was run, milliseconds of both (the least), and ``ratio``, the median over
-        the turns of the other's time over this tree's, above 1 where this tree is faster.
+        ``ref``, ``commit``, and ``rows``: what was run, milliseconds of both (the least), and ``ratio``, the median
+        over the turns of the other's time over this tree's, above 1 where this tree is faster.
 
     Raises:
         ValueError: this is no clone of the repository, there is no such commit, or it cannot be built.
@@ -121,7 +121,13 @@ def cases(part: str | None, asked: Asked, device: torch.device) -> list[Case]:
             setting = op.Setting(device, dtype, asked.threads)
             for operator in op.chosen(asked.names):
                 for shape in op.chosen_shapes(operator, words, setting, asked.quick):
-                    case = {"part": "op", **about, "dtype": _name(dtype), "operator": operator.name, "shape": str(shape)}
+                    case = {
+                        "part": "op",
+                        **about,
+                        "dtype": _name(dtype),
+                        "operator": operator.name,
+                        "shape": str(shape),
+                    }
                     found += [{**case, "direction": direction} for direction in (FORWARD, BOTH)]
     if part in (None, "model"):
         found += _networks(asked, device, words, about)

@@ -218,7 +218,7 @@ def deformops_form(input: Tensor, packed: Tensor, groups: int) -> Tensor:
 
 
 def dcnv4_package_form(input: Tensor, offset_mask: Tensor, groups: int) -> Tensor:
-    """The released operator: kernel, stride, padding, dilation, groups, channels a group, scale, step, no centre left out."""
+    """The released operator: kernel, stride, padding, dilation, groups, channels a group, scale, step, centre kept."""
     function = peers.module("dcnv4").DCNv4Function.apply
     depth = input.shape[-1] // groups
     return function(input, offset_mask, 3, 3, 1, 1, 1, 1, 1, 1, groups, depth, 1.0, 256, False)

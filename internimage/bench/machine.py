@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -87,6 +88,16 @@ def commit() -> str | None:
         return name + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def source_digest() -> str:
+    """Twelve letters that change with any source file of the package, also where there is no repository."""
+    here = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(here.rglob("*")):
+        if path.suffix in (".py", ".cpp", ".h"):
+            digest.update(str(path.relative_to(here)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -89,9 +89,10 @@ def network_peaks(label: str, size: tuple[int, int]) -> dict[str, int | None]:
         label: as :mod:`.model` writes it: a model, ours or of timm, and maybe a variant behind it.
     """
     from . import model, networks
+    from .labels import split_label
 
     torch.set_num_threads(1)
-    name, variant = model.split_label(label)
+    name, variant = split_label(label)
     if name in model.list_models():
         network = networks.make(name, True, (variant,) if variant else ())[-1]
     else:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from ..models import list_models
 from . import breakdown, networks
 from .gate import Disagreement, require
-from .networks import BASELINE, Network
+from .labels import BASELINE, COMPILED, GRAPH, RELEASED_IMAGES_PER_S, VARIANTS, split_label
+from .networks import Network
 from .op import require_kernel
 from .timing import Candidate, Clock, Sample, clock_of, figures, median_ratio, paired_samples, threads
 
@@ -34,7 +35,7 @@ CLASSIFY, FEATURES, TRAIN = "classify", "features", "train"
 
 @dataclass(frozen=True)
 class Size:
-    """Images (batch, 3, height, width), and so many pairs of runs; detectors' sizes go through the feature extractor."""
+    """Images (batch, 3, height, width), so many pairs of runs, and whether feature extractors take them."""
 
     batch: int
     height: int
@@ -64,7 +65,8 @@ class Setting:
     """How networks are run.
 
     ``dtype`` other than float32 is autocast on the CPU and in training; on a card networks are converted for inference.
-    ``peers`` are names of timm. ``compiled`` adds a compiled run of each network.
+    ``peers`` are names of timm. ``compiled`` adds a compiled run of each network, ``graphs`` one that is
+    replayed from a CUDA graph.
     """
 
     device: torch.device = torch.device("cpu")
@@ -73,7 +75,8 @@ class Setting:
     peers: tuple[str, ...] = ()
     train: bool = False
     compiled: bool = False
-    variants: tuple[str, ...] = networks.VARIANTS
+    graphs: bool = False
+    variants: tuple[str, ...] = VARIANTS
     pairs: int | None = None
     clock: Clock | None = None
 
@@ -95,9 +98,7 @@ def _written(word: str) -> Size:
     match = _WRITTEN.fullmatch(word)
     numbers = [int(number or 1) for number in match.groups()] if match else [0]
     if 0 in numbers:
-        raise ValueError(
-            f"--shapes {word!r} is no size of images; expected a set ({', '.join(SETS)}), or {NOTATION}"
-        )
+        raise ValueError(f"--shapes {word!r} is no size of images; expected a set ({', '.join(SETS)}), or {NOTATION}")
     batch, height, width = numbers
     pairs = round(_IMAGES * 224 * 224 / (batch * height * width))
     return Size(batch, height, width, min(max(pairs, _FEWEST), _MOST))
@@ -220,21 +221,45 @@ def inference(setting: Setting):
 
 
 def _candidates(network: Network, image: Tensor, setting: Setting) -> list[Candidate]:
-    """The eager run, and the compiled one where it is asked for."""
-    modules = {network.label: network.module}
+    """The eager run, and the compiled and the recorded one where they are asked for."""
+    modules: dict[str, Callable[[Tensor], Any]] = {network.label: network.module}
     if setting.compiled and not network.variant:
         mode = "reduce-overhead" if setting.device.type == "cuda" else None
-        modules[f"{network.label} compiled"] = torch.compile(network.module, fullgraph=True, mode=mode)  # type: ignore[assignment]
+        modules[f"{network.label} {COMPILED}"] = torch.compile(network.module, fullgraph=True, mode=mode)
     if setting.train:
         return [_training(label, module, network, image, setting) for label, module in modules.items()]
     image = image.to(setting.dtype) if converts(setting) else image
-    return [
-        Candidate(label, lambda module=module: module(image), _both(network.around, lambda: inference(setting)))  # type: ignore[misc]
-        for label, module in modules.items()
-    ]
+    around = _both(network.around, lambda: inference(setting))
+    runs: dict[str, Callable[[], object]] = {}
+    for label, module in modules.items():
+        runs[label] = lambda module=module: module(image)  # type: ignore[misc]
+    if setting.graphs and not network.variant:
+        runs[f"{network.label} {GRAPH}"] = _recorded(network.module, image, setting)
+    return [Candidate(label, run, around, warm=1 if label == network.label else 4) for label, run in runs.items()]
 
 
-def _training(label: str, module: nn.Module, network: Network, image: Tensor, setting: Setting) -> Candidate:
+def _recorded(module: nn.Module, image: Tensor, setting: Setting) -> Callable[[], object]:
+    """The network on this image as a CUDA graph, which costs the host nothing but its replay."""
+    graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream(setting.device)
+    with torch.cuda.device(setting.device), inference(setting):
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                module(image)
+        torch.cuda.current_stream().wait_stream(side)
+        with torch.cuda.graph(graph):
+            output = module(image)
+
+    def replay() -> object:
+        graph.replay()
+        return output
+
+    return replay
+
+
+def _training(
+    label: str, module: Callable[[Tensor], Any], network: Network, image: Tensor, setting: Setting
+) -> Candidate:
     """Forward, cross-entropy, backward, and a step of AdamW on weights of its own."""
     target = torch.zeros(len(image), dtype=torch.long, device=image.device)
     parameters = list(network.module.parameters())
@@ -249,7 +274,7 @@ def _training(label: str, module: nn.Module, network: Network, image: Tensor, se
         optimizer.zero_grad()
         return loss.detach()
 
-    return Candidate(label, step, network.around)
+    return Candidate(label, step, network.around, warm=1 if label == network.label else 4)
 
 
 def _both(*contexts: Callable[[], AbstractContextManager]) -> Callable[[], AbstractContextManager]:
@@ -295,28 +320,23 @@ def _as_list(output: Tensor | list[Tensor]) -> list[Tensor]:
 
 def _baseline(samples: dict[str, list[Sample]], setting: Setting) -> str | None:
     """The network that ratios are over: the usual one of the device, or the first peer; compiled where all are."""
-    names = [name for name in (BASELINE.get(setting.device.type), *setting.peers) if name in samples]
+    names = [name for name in (BASELINE.get(setting.device.type, ""), *setting.peers) if name in samples]
     if not names:
         return None
-    return f"{names[0]} compiled" if f"{names[0]} compiled" in samples else names[0]  # type: ignore[return-value]
+    return f"{names[0]} {COMPILED}" if f"{names[0]} {COMPILED}" in samples else names[0]
 
 
 def _row(label: str, samples: dict[str, list[Sample]], size: Size, setting: Setting) -> dict[str, Any]:
     own = samples[label]
     name, variant = split_label(label)
-    over = {"baseline": _baseline(samples, setting), "own": name if variant in networks.VARIANTS else None}
+    over = {"baseline": _baseline(samples, setting), "own": name if variant in VARIANTS else None}
     row: dict[str, Any] = {"network": label, "model": name, "variant": variant, **dataclasses.asdict(figures(own))}
     row["images_per_s"] = size.batch / statistics.median(sample.wall for sample in own)
+    row["released_images_per_s"] = RELEASED_IMAGES_PER_S.get(name) if variant == GRAPH else None
     for key, other in over.items():
         row[f"over_{key}"] = median_ratio(own, samples[other]) if other else None
         row[f"over_{key}_cpu_time"] = median_ratio(own, samples[other], "cpu") if other else None
     return row
-
-
-def split_label(label: str) -> tuple[str, str | None]:
-    """The model of a label, and the variant or "compiled" behind it."""
-    name, _, variant = label.partition(" ")
-    return name, variant or None
 
 
 def where_time_goes(names: Sequence[str], size: Size, setting: Setting) -> list[dict[str, Any]]:

@@ -16,13 +16,8 @@ from torch import Tensor, nn
 from ..layers import DCNv3, DCNv4, deform_conv
 from ..layers import dcnv4 as dcnv4_layer
 from ..models import create_model
+from .labels import FREE, ON_GRID_SAMPLE, PEERS, VARIANTS
 from .shapes import split_words
-
-ON_GRID_SAMPLE, FREE = "on grid_sample", "free operator"
-VARIANTS = (ON_GRID_SAMPLE, FREE)
-PEERS = ("convnext_tiny", "swin_tiny_patch4_window7_224", "resnet50")
-BASELINE = {"cpu": "convnext_tiny", "cuda": "swin_tiny_patch4_window7_224"}
-"""What ratios are over, on each kind of device."""
 
 _CORES = ((deform_conv, "dcnv3_from_logits"), (dcnv4_layer, "dcnv4"))
 """Where the layers call their operators."""

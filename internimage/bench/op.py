@@ -31,8 +31,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 class Setting:
     """How operators are run: where, in which dtype, and on how many threads of the CPU.
 
-    ``peers`` maps each package of others to nothing, when it takes part, or to why it does not. ``variants`` are runs of
-    ours in other dtypes and on lower instruction sets, on the CPU.
+    ``peers`` maps each package of others to nothing, when it takes part, or to why it does not. ``variants`` are runs
+    of ours in other dtypes and on lower instruction sets, on the CPU. Forms in ``skip`` are left out.
     """
 
     device: torch.device = torch.device("cpu")
@@ -41,6 +41,7 @@ class Setting:
     seconds: float = SECONDS
     peers: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(peers.MODULES, "not asked for"))
     variants: bool = True
+    skip: tuple[str, ...] = ()
     clock: Clock | None = None
 
     def make_clock(self) -> Clock:
@@ -136,7 +137,8 @@ def present(operator: Operator, inputs: Inputs, setting: Setting) -> tuple[dict[
     """The forms that take these inputs here, and why each other one is left out."""
     forms, left_out = {}, {}
     for name, form in operator.forms(setting.device.type).items():
-        reason = (setting.peers.get(form.peer, "") if form.peer else "") or form.why_not(inputs)
+        reason = "not asked for" if name in setting.skip else setting.peers.get(form.peer, "") if form.peer else ""
+        reason = reason or form.why_not(inputs)
         if reason:
             left_out[name] = reason
         else:
@@ -160,8 +162,8 @@ def check_peer(form: Form, inputs: Inputs, want: tuple[Tensor, ...]) -> tuple[st
     """Why the numbers of another package are not timed, or nothing, and their largest relative error."""
     try:
         error = max(relative_error(got, right) for got, right in zip(results(form, inputs), want, strict=True))
-    except Exception as error:  # theirs to raise whatever they like
-        return f"fails ({type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]})", float("nan")
+    except Exception as failure:  # theirs to raise whatever they like
+        return f"fails ({type(failure).__name__}: {(str(failure).strip().splitlines() or [''])[0]})", float("nan")
     bound = BOUNDS[inputs.grad_output.dtype]
     return (f"wrong here: relative error {error:.2g}, allowed {bound:g}" if not error <= bound else ""), error
 
@@ -222,7 +224,7 @@ def _figures(
 
 
 def statistic(device: torch.device) -> str:
-    """Which figure of a form is compared: on the CPU the least, since a shared machine only ever adds; the median else."""
+    """Which figure of a form is compared: on the CPU the least, since a shared machine only adds; else the median."""
     return "median_ms" if device.type == "cuda" else "min_ms"
 
 

@@ -71,7 +71,7 @@ class Operator:
     """Everything :mod:`.op` needs of an operator.
 
     ``sets`` are named sets of shapes, the ``usual`` ones of a kind of device are run unless others are asked for;
-    ``parse`` reads a shape that is written out. ``plain`` names the PyTorch forms whose fastest is what ``wanted`` is over.
+    ``parse`` reads a shape that is written out. ``plain`` names the PyTorch forms; ``wanted`` is over their fastest.
     """
 
     name: str

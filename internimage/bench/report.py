@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import breakdown, targets
-from .networks import BASELINE
+from .labels import BASELINE
 from .operators import OURS
 from .shapes import parse_attention
 from .work import FORWARD
@@ -240,7 +240,9 @@ def _achieved(title: str, rows: list[Results], ceilings: Results) -> Table:
 
 
 def _extra_memory(title: str, rows: list[Results]) -> Table:
-    names = [name for name in _names(rows) if any(row["forms"].get(name, {}).get("extra_bytes") is not None for row in rows)]
+    names = [
+        name for name in _names(rows) if any(row["forms"].get(name, {}).get("extra_bytes") is not None for row in rows)
+    ]
     return Table(
         f"{title}: peak allocation beyond the output (forward), beyond the gradients (backward alone)",
         ("shape", "pass", *names),
@@ -277,7 +279,10 @@ def _networks(run: Results) -> Table:
             (
                 *(row["network"], number(row["median_ms"]), f"{number(row['p10_ms'])} to {number(row['p90_ms'])}"),
                 *(number(row["min_ms"]), number(row["images_per_s"])),
-                *(ratio(row[key]) for key in ("over_baseline", "over_baseline_cpu_time", "over_own", "over_own_cpu_time")),
+                *(
+                    ratio(row[key])
+                    for key in ("over_baseline", "over_baseline_cpu_time", "over_own", "over_own_cpu_time")
+                ),
             )
             for row in run["rows"]
         ],
@@ -331,10 +336,7 @@ def _compare(compare: Results) -> Table:
     return Table(
         f"This tree beside {compare['ref']} ({compare['commit']}), in turns",
         ("what", "this ms", f"{compare['ref']} ms", f"{compare['ref']} / this"),
-        [
-            (row["what"], *((row["left_out"], "", "") if row["left_out"] else _compared(row)))
-            for row in compare["rows"]
-        ],
+        [(row["what"], *((row["left_out"], "", "") if row["left_out"] else _compared(row))) for row in compare["rows"]],
         ("Minimum of many; the ratio is the median over the turns, above 1 where this tree is faster.",),
     )
 
@@ -350,7 +352,7 @@ def _ms(form: Results | None, key: str) -> str:
 def _range(form: Results | None) -> str:
     if form is None:
         return ""
-    return f"{number(form['median_ms'])} ({number(form["p10_ms"])}-{number(form["p90_ms"])})"
+    return f"{number(form['median_ms'])} ({number(form['p10_ms'])}-{number(form['p90_ms'])})"
 
 
 def number(value: float) -> str:

@@ -61,7 +61,9 @@ def read(path: Path) -> Results:
         raise ValueError(f"{path} is not JSON ({error}); expected a file that internimage bench wrote") from error
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != SCHEMA:
-        raise ValueError(f"{path} has schema {schema!r}, expected {SCHEMA}; measure again, or use the version it is from")
+        raise ValueError(
+            f"{path} has schema {schema!r}, expected {SCHEMA}; measure again, or use the version it is from"
+        )
     missing = [key for key in _ALWAYS if key not in results]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it is no whole results file of internimage bench")

@@ -39,8 +39,10 @@ class Asked:
             ("--threads", None if self.threads == 1 else str(self.threads)),
             ("--compare", self.compare),
         )
-        flags = (("--quick", self.quick), ("--train", self.train), ("--compile", self.compiled))
-        flags = (*flags, ("--features", self.features))
+        flags = (
+            *(("--quick", self.quick), ("--train", self.train)),
+            *(("--compile", self.compiled), ("--features", self.features)),
+        )
         words = ["internimage bench", *([part] if part else []), *self.names]
         words += [f"{name} {value}" for name, value in options if value]
         return " ".join([*words, *(name for name, on in flags if on)])

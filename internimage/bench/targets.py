@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import operators
-from .networks import FREE, ON_GRID_SAMPLE
+from .labels import FREE, ON_GRID_SAMPLE
 from .operators import OURS
 from .work import FORWARD
 
@@ -48,7 +48,9 @@ OVER_GRID_SAMPLE = {("classify", 1): 1.5, ("features", 1): 1.9}
 MEMORY = 0.5  # of the peak of the same network on grid_sample
 
 
-def target(what: str, sense: str, wanted: float, got: float, aim: float | None = None, free: float | None = None) -> Row:
+def target(
+    what: str, sense: str, wanted: float, got: float, aim: float | None = None, free: float | None = None
+) -> Row:
     """One line of the table."""
     met = got <= wanted if sense == "<=" else got >= wanted
     return {"what": what, "sense": sense, "wanted": wanted, "aim": aim, "got": got, "free_operator": free, "met": met}

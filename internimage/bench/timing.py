@@ -1,4 +1,4 @@
-"""Timing that survives a shared machine: the candidates in turns, and every run kept, so that any statistic is there."""
+"""Timing that survives a shared machine: candidates in turns, and every run kept for any statistic."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ MOST_RUNS = 3000
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to time. ``around`` is entered outside the timed part; a ``seldom`` one is slow and gets few runs."""
+    """Something to time. ``around`` is entered outside the timed part; a ``seldom`` one is slow and gets few runs.
+
+    ``warm`` runs come first where pairs are timed: a compiled network records its CUDA graphs in its second and third.
+    """
 
     name: str
     run: Callable[[], object]
     around: Callable[[], AbstractContextManager] = nullcontext
     seldom: bool = False
+    warm: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ def cpu_clock(candidate: Candidate) -> Sample:
 def cuda_clock(device: torch.device, flush: bool = True) -> Clock:
     """A clock for a card, which takes the time between two events around the run.
 
-    With ``flush`` a buffer larger than the L2 cache is zeroed before each run, so that inputs come from memory as they do
-    in a network, and so that the host has queued the run before the card begins with it.
+    With ``flush`` a buffer larger than the L2 cache is zeroed before each run, so that inputs come from memory as they
+    do in a network, and so that the host has queued the run before the card begins with it.
     """
     buffer = torch.empty(FLUSH_BYTES if flush else 1, dtype=torch.uint8, device=device)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -131,10 +135,11 @@ def best_seconds(run: Callable[[], object], seconds: float, clock: Clock = cpu_c
 
 
 def paired_samples(candidates: Sequence[Candidate], pairs: int, clock: Clock = cpu_clock) -> dict[str, list[Sample]]:
-    """``pairs`` runs of each candidate after a warm-up, in turns, every other turn in reverse order."""
+    """``pairs`` runs of each candidate after its warm-up, in turns, every other turn in reverse order."""
     samples: dict[str, list[Sample]] = {candidate.name: [] for candidate in candidates}
     for candidate in candidates:
-        clock(candidate)
+        for _ in range(candidate.warm):
+            clock(candidate)
     for turn in range(pairs):
         for candidate in candidates if turn % 2 == 0 else candidates[::-1]:
             samples[candidate.name].append(clock(candidate))

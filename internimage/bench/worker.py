@@ -1,4 +1,4 @@
-"""The process that :mod:`.compare` starts in each of two trees: it reads what to time, a JSON object a line, and answers.
+"""The process that :mod:`.compare` starts in each of two trees: reads what to time, a JSON object a line, and answers.
 
 It takes from the package around it no more than the public operators and models, so that it runs in older trees too.
 """

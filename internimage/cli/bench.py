@@ -33,7 +33,9 @@ Compare = Annotated[
     str | None,
     typer.Option("--compare", metavar="REF", help="Time another commit of this repository, too, in turns with this."),
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="Small shapes and few runs: whether it works, not how fast it is.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Small shapes and few runs: whether it works, not how fast it is.")
+]
 Output = Annotated[
     Path | None, typer.Option("--output", metavar="FOLDER", help="Write the results to cpu-DATE.json in this folder.")
 ]
@@ -73,7 +75,8 @@ def bench(
 @app.command()
 def op(
     operators: Annotated[
-        list[str] | None, typer.Argument(metavar="[OPERATOR]...", help="dcnv3, dcnv4, ms_deform_attn; all unless given.")
+        list[str] | None,
+        typer.Argument(metavar="[OPERATOR]...", help="dcnv3, dcnv4, ms_deform_attn; all unless given."),
     ] = None,
     device: Device = None,
     dtype: DTypes = None,
@@ -97,8 +100,8 @@ def op(
 ) -> None:
     """Time operators: forward, and forward with backward.
 
-    Shapes are written HxWxC/G or NxHxWxC/G; for ms_deform_attn H and W are those of an image whose four levels are looked
-    at, by a query for each position or, with @Q behind the shape, by Q queries.
+    Shapes are written HxWxC/G or NxHxWxC/G; for ms_deform_attn H and W are those of an image whose four levels are
+    looked at, by a query for each position or, with @Q behind the shape, by Q queries.
 
     Example: [bold]internimage bench op dcnv4 --shapes 56x56x128/4 --dtype bfloat16[/bold]
     """
