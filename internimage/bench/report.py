@@ -88,7 +88,7 @@ def show(results: Results, console: Console) -> None:
             title=table.title, title_justify="left", caption="\n".join(table.notes), caption_justify="left"
         )
         for index, column in enumerate(table.columns):
-            rich_table.add_column(column, justify="left" if index == 0 else "right")
+            rich_table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
         for row in table.rows:
             rich_table.add_row(*row)
         console.print(rich_table)
@@ -273,7 +273,7 @@ def _networks(run: Results) -> Table:
         f"{run['task']} {size}, {run['precision']}, {run['pairs']} pairs",
         (
             *("network", "median ms", "10 to 90 %", "min ms", "images/s"),
-            *(f"over {baseline}", "in CPU time", "over the network with ours", "in CPU time"),
+            *(f"over {baseline}", "CPU time", "over ours", "CPU time"),
         ),
         [
             (
@@ -287,7 +287,8 @@ def _networks(run: Results) -> Table:
             for row in run["rows"]
         ],
         (
-            "Ratios are medians over the pairs. Offsets are random, two pixels standard deviation.",
+            "Ratios are medians over the pairs, on the clock and in processor time; over ours: over the same network on our "
+            "operator. Offsets are random, two pixels standard deviation.",
             "Relative error before timing: " + ", ".join(f"{n} {e:.1e}" for n, e in run["errors"].items()) + ".",
             *(f"Left out: {name}, {reason}." for name, reason in run["left_out"].items()),
             *(() if run["baseline"] else (_NO_PEERS,)),
