@@ -44,8 +44,10 @@ def run(part: str | None, asked: Asked, device: torch.device, progress: Callable
     commit = resolve(asked.compare)
     turns, seconds = (QUICK_TURNS, QUICK_SECONDS) if asked.quick else (TURNS, SECONDS)
     rows = []
-    with tree_of(commit, build=device.type == "cpu", progress=progress) as other, ExitStack() as stack:
-        sides = {name: stack.enter_context(_Worker.started(tree)) for name, tree in (("this", HERE), ("ref", other))}
+    on_cpu = device.type == "cpu"
+    with tree_of(commit, build=on_cpu, progress=progress) as other, ExitStack() as stack:
+        trees = {"this": HERE, "ref": other}
+        sides = {name: stack.enter_context(_Worker.started(tree, on_cpu)) for name, tree in trees.items()}
         for case in cases(part, asked, device):
             progress(f"beside {asked.compare}: {_title(case)}")
             rows.append({"what": _title(case), **_in_turns(case, sides, turns, seconds)})
@@ -165,7 +167,7 @@ class _Worker:
 
     @classmethod
     @contextmanager
-    def started(cls, tree: Path) -> Iterator[_Worker]:
+    def started(cls, tree: Path, needs_kernels: bool) -> Iterator[_Worker]:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         line = [sys.executable, "-m", "internimage.bench.worker"]
         pipe = subprocess.PIPE
@@ -177,20 +179,23 @@ class _Worker:
         ):
             try:
                 worker = cls(process, remarks)
-                worker.greet(tree)
+                worker.greet(tree, needs_kernels)
                 yield worker
             finally:
                 process.kill()
 
-    def greet(self, tree: Path) -> None:
-        """Be sure that it runs the code of its own tree."""
+    def greet(self, tree: Path, needs_kernels: bool) -> None:
+        """Be sure that it runs the code of its own tree, and its kernels."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             self.remarks.seek(0)
             raise ValueError(f"--compare: this benchmark does not run there: {_last_line(self.remarks.read())}")
-        if Path(json.loads(line)["tree"]).resolve() != tree.resolve():
-            raise ValueError(f"--compare: Python in {tree} imports internimage from {json.loads(line)['tree']}")
+        said = json.loads(line)
+        if Path(said["tree"]).resolve() != tree.resolve():
+            raise ValueError(f"--compare: Python in {tree} imports internimage from {said['tree']}")
+        if needs_kernels and said["kernels"]:
+            raise ValueError(f"--compare: in {tree}, {said['kernels']}")
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """Its answer."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..ops import native
 from . import timing
 from .timing import Candidate
 
@@ -67,8 +68,8 @@ def _network(
 
 
 def main() -> None:
-    """Say which tree this is, then answer every line."""
-    print(json.dumps({"tree": str(Path(__file__).parents[2])}), flush=True)
+    """Say which tree this is and whether its kernels load, then answer every line."""
+    print(json.dumps({"tree": str(Path(__file__).parents[2]), "kernels": native.load_error()}), flush=True)
     kept: dict[str, Candidate] = {}
     for line in sys.stdin:
         try:

@@ -156,7 +156,9 @@ class TestWords:
         assert networks.chosen_peers("none") == ()
         monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)
         assert networks.chosen_peers(None) == networks.chosen_peers("all") == ()
-        with pytest.raises(ValueError, match="--peers names resnet50, which need timm, not installed here: pip install"):
+        with pytest.raises(
+            ValueError, match="--peers names resnet50, which need timm, not installed here: pip install"
+        ):
             networks.chosen_peers("resnet50")
         monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: object())
         assert networks.chosen_peers(None) == PEERS and networks.chosen_peers("a, b") == ("a", "b")

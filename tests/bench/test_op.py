@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import sys
 import types
 
@@ -27,7 +29,9 @@ def made(name):
     return known, known.make(known.parse(SHAPES[name]))
 
 
-OWN_FORMS = [(name, form) for name in SHAPES for form, of in operators.by_name()[name].forms("cpu").items() if not of.peer]
+OWN_FORMS = [
+    (name, form) for name in SHAPES for form, of in operators.by_name()[name].forms("cpu").items() if not of.peer
+]
 
 
 @needs_kernel
@@ -113,8 +117,6 @@ def _not_a_number(*args):
 
 def _with_form(monkeypatch, form):
     forms = {**deformable.forms_dcnv3("cpu"), "gs": form}
-    import dataclasses
-
     return dataclasses.replace(deformable.DCNV3, forms=lambda device: forms)
 
 
@@ -141,8 +143,6 @@ def test_a_peer_that_fails_is_left_out_with_its_reason(run, reason, monkeypatch)
     operator = _with_form(monkeypatch, Form(run, peer="torchvision"))
     rows = op.measure(operator, operator.parse("5x6x8/2"), Setting(seconds=0.0, peers={"torchvision": ""}))
     assert "gs" not in rows[0]["forms"] and "gs4" in rows[0]["forms"]
-    import re
-
     assert re.match(reason, rows[0]["left_out"]["gs"])
 
 
@@ -245,7 +245,9 @@ class TestPeers:
         assert peers.chosen("transformers")["mmcv"] == "not asked for"
         with pytest.raises(ValueError, match="--peers names mmcv, which is not installed"):
             peers.chosen("transformers, mmcv")
-        with pytest.raises(ValueError, match="--peers 'tensorflow' is not known; expected all, none, or some of torchv"):
+        with pytest.raises(
+            ValueError, match="--peers 'tensorflow' is not known; expected all, none, or some of torchv"
+        ):
             peers.chosen("tensorflow")
 
     def test_one_that_does_not_import_says_why(self, monkeypatch, tmp_path):
