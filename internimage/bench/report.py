@@ -287,7 +287,7 @@ def _networks(run: Results) -> Table:
             for row in run["rows"]
         ],
         (
-            "Ratios are medians over the pairs, on the clock and in processor time; over ours: over the same network on our "
+            "Ratios are medians over the pairs, on the clock and in processor time; over ours: the same network on our "
             "operator. Offsets are random, two pixels standard deviation.",
             "Relative error before timing: " + ", ".join(f"{n} {e:.1e}" for n, e in run["errors"].items()) + ".",
             *(f"Left out: {name}, {reason}." for name, reason in run["left_out"].items()),

@@ -16,6 +16,8 @@ from ..ops import native
 from . import timing
 from .timing import Candidate
 
+TREE = Path(__file__).resolve().parents[2]
+
 
 def answer(asked: dict[str, Any], kept: dict[str, Candidate]) -> dict[str, Any]:
     """Time one case for some seconds; the least milliseconds of a run.
@@ -67,13 +69,24 @@ def _network(
     return Candidate("run", candidate.run, candidate.around)
 
 
+def require_own_modules() -> None:
+    """ValueError when a part of the package is not of this tree: an installed package may lend what an old tree lacks."""
+    package = __name__.partition(".")[0]
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.partition(".")[0] == package and file and not Path(file).resolve().is_relative_to(TREE):
+            raise ValueError(f"this commit has no {name}")
+
+
 def main() -> None:
-    """Say which tree this is and whether its kernels load, then answer every line."""
-    print(json.dumps({"tree": str(Path(__file__).parents[2]), "kernels": native.load_error()}), flush=True)
+    """Say whether this tree is whole and its kernels load, then answer every line."""
+    require_own_modules()
+    print(json.dumps({"tree": str(TREE), "kernels": native.load_error()}), flush=True)
     kept: dict[str, Candidate] = {}
     for line in sys.stdin:
         try:
             said = answer(json.loads(line), kept)
+            require_own_modules()
         except Exception as error:  # told to the other side, which knows what to do
             said = {"error": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"}
         print(json.dumps(said), flush=True)
