@@ -70,8 +70,8 @@ def _network(
 
 
 def require_own_modules() -> None:
-    """ValueError when a part of the package is not of this tree: an installed package may lend what an old tree lacks."""
-    package = __name__.partition(".")[0]
+    """ValueError when a part of the package is of another tree: an installed one may lend what an old one lacks."""
+    package = str(__package__).partition(".")[0]
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if name.partition(".")[0] == package and file and not Path(file).resolve().is_relative_to(TREE):
