@@ -20,7 +20,7 @@ __all__ = ["draw", "picture_format", "save"]
 
 Row = dict[str, Any]
 WIDTH, MARGIN, GAP = 1280, 40, 48
-HEAD = 96
+HEAD, TALLEST_ROOF = 96, 700
 ROW, GROUP = 17, 40  # heights: of a bar with its gap, and of a title over bars
 COLORS: dict[str, Color] = {"dcnv3": ACCENT, "dcnv4": (194, 65, 12), "ms_deform_attn": (109, 40, 217)}
 SOFT: dict[str, Color] = {"dcnv3": ACCENT_SOFT, "dcnv4": (248, 200, 170), "ms_deform_attn": (216, 200, 248)}
@@ -45,12 +45,13 @@ def draw(results: Row) -> Canvas:
     bars = list(_speedups(rows, results))
     groups = list(_network_groups(runs))
     top_height = max(520, _height(bars)) if rows else 0
+    roof_height = min(top_height - 20, TALLEST_ROOF)
     left, right = _columns(groups)
     height = HEAD + top_height + (GAP if rows and runs else 0) + max(_height(left), _height(right)) + 70
     canvas = Canvas(WIDTH, height)
     _head(canvas, results, rows)
     if rows:
-        _roofline(canvas, rows, results, MARGIN, HEAD, 540, 500)
+        _roofline(canvas, rows, results, MARGIN, HEAD, 540, roof_height)
         _bars(canvas, bars, 660, HEAD, WIDTH - MARGIN)
     under = HEAD + top_height + (GAP if rows else 0)
     middle = WIDTH // 2
@@ -125,11 +126,8 @@ def _roofline(
     canvas.text(left, top, "Roofline", 17)
     canvas.text(left + 82, top + 1, "GFLOP/s over flop per byte moved", 13, GREY)
     _grid(canvas, axes)
-    for key, words, above in (
-        ("memory_gbytes_per_s", "copy from memory", False),
-        ("l2_gbytes_per_s", "copy within L2", True),
-    ):
-        _slope(canvas, axes, ceilings[key], peak, f"{words}, {report.number(ceilings[key])} GB/s", above)
+    for key, words, share in (("memory_gbytes_per_s", "from memory", 0.86), ("l2_gbytes_per_s", "within L2", 0.62)):
+        _slope(canvas, axes, ceilings[key], peak, f"copy {words}, {report.number(ceilings[key])} GB/s", share)
     canvas.text(axes.left + axes.width, axes.y(peak) - 12, f"matrix product, {peak:.0f} GFLOP/s", 12, GREY, "end")
     for row in rows:
         hollow, color = row["direction"] == BOTH, COLORS[row["operator"]]
@@ -164,15 +162,15 @@ def _ticks(low: float, high: float) -> Iterator[float]:
         yield from (step * 10.0**power for step in (1, 2, 5) if low <= step * 10.0**power <= high)
 
 
-def _slope(canvas: Canvas, axes: _Axes, gbytes: float, peak: float, words: str, above: bool) -> None:
-    """The roof that a copy speed puts on everything left of where it meets the peak."""
+def _slope(canvas: Canvas, axes: _Axes, gbytes: float, peak: float, words: str, share: float) -> None:
+    """The roof that a copy speed puts on everything left of where it meets the peak; its words stand at ``share``."""
     meets = peak / gbytes
     start = max(axes.x_range[0], axes.y_range[0] / gbytes)
     points = [(axes.x(start), axes.y(start * gbytes)), (axes.x(meets), axes.y(peak))]
     canvas.line([*points, (axes.left + axes.width, axes.y(peak))], GREY, 1.6)
     place = start**0.35 * meets**0.65
     x, y = axes.x(place), axes.y(place * gbytes)
-    if above:
+    if above and x - 6.5 * len(words) > axes.left:
         canvas.text(x - 8, y - 9, words, 12, GREY, "end")
     else:
         canvas.text(x + 8, y + 12, words, 12, GREY)
@@ -286,7 +284,7 @@ def _network_groups(runs: Sequence[Row]) -> Iterator[_Group]:
         against = "over_baseline" if run["baseline"] else "over_own"
         bars = [
             _Bar(
-                _network_label(row["network"]),
+                _network_label(row),
                 row[against] or 1.0,
                 f"{row[against] or 1.0:.2f}   {report.number(row['median_ms'])} ms",
                 _network_color(row),
@@ -298,8 +296,9 @@ def _network_groups(runs: Sequence[Row]) -> Iterator[_Group]:
         yield _Group(title, run["precision"], tuple(bars), 1.0)
 
 
-def _network_label(label: str) -> str:
-    return label.replace("internimage", "II").replace("_patch4_window7_224", "") if len(label) > 26 else label
+def _network_label(row: Row) -> str:
+    """A variant stands under its network."""
+    return row["variant"] or row["model"].replace("_patch4_window7_224", "")
 
 
 def _network_color(row: Row) -> Color:

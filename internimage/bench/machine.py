@@ -141,6 +141,16 @@ def measure_ceilings(
         )
 
 
+def best_of(first: Ceilings, second: Ceilings) -> Ceilings:
+    """The higher of two measurements: other work on the machine only ever lowers them."""
+    return Ceilings(
+        first.dtype,
+        max(first.gflops, second.gflops),
+        max(first.memory_gbytes_per_s, second.memory_gbytes_per_s),
+        max(first.l2_gbytes_per_s, second.l2_gbytes_per_s),
+    )
+
+
 def _beyond_caches(quick: bool, on_card: bool) -> int:
     """Bytes that no cache holds."""
     if on_card:

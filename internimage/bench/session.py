@@ -111,12 +111,15 @@ def _operators(asked: Asked, device: torch.device, progress: Progress) -> Step:
     for operator in op.chosen(asked.names):
         op.chosen_shapes(operator, words, settings[0], asked.quick)
 
+    def measure_ceilings() -> list[machine.Ceilings]:
+        progress("the ceilings of this machine")
+        return [machine.measure_ceilings(asked.quick, device, dtype, asked.threads) for dtype in chosen]
+
     def run(measured: results.Results) -> results.Results:
-        rows = []
+        before, rows = measure_ceilings(), []
         for setting in settings:
             rows += op.run(asked.names, words, setting, asked.quick, progress)
-        progress("the ceilings of this machine")
-        ceilings = [machine.measure_ceilings(asked.quick, device, dtype, asked.threads) for dtype in chosen]
+        ceilings = [machine.best_of(*pair) for pair in zip(before, measure_ceilings(), strict=True)]
         found = targets.of_operators(rows, device.type, ceilings[0].memory_gbytes_per_s)
         return {
             "op": rows,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import signal
 import sys
 import time
@@ -89,9 +90,7 @@ def _operator(
 
 def _host_time() -> results.Results:
     """What a call costs the host above an empty launch."""
-    from . import host_time  # type: ignore[attr-defined]
-
-    return {"host_time": host_time.measure()}
+    return {"host_time": importlib.import_module(f"{__package__}.host_time").measure()}
 
 
 def model_items(device: torch.device) -> Iterator[Item]:
@@ -226,6 +225,7 @@ def _write(found: results.Results, path: Path, stage: str, device: torch.device)
     half = next((c for c in found.get("ceilings", []) if c["dtype"] == _name(HALF)), None)
     copy = half["memory_gbytes_per_s"] if half else None
     found["targets"] = targets.of_operators(found.get("op", []), kind, copy)
+    found["targets"] += targets.of_host_time(found.get("host_time"))
     found["targets"] += targets.of_models(found.get("model", {}).get("runs", []), [], kind)
     results.write(found, path)
     results.write_text(report.markdown(found), path.with_suffix(".md"))

@@ -16,6 +16,7 @@ Row = dict[str, Any]
 HALF_OVER_FLOAT = 1.0  # times as fast as float32, forward, on the CPU
 ON_A_CARD = {"gs compiled": 8.0, "per level compiled": 1.0, "transformers": 1.0, "deformops": 1.0, "DCNv4": 1.5}
 """Times faster than each, at every shape that both take."""
+HOST_MICROSECONDS = 30.0  # of an eager call above an empty launch
 BANDWIDTH = 0.4  # of the copy that the card does, every number moved once
 
 
@@ -123,6 +124,14 @@ def _bandwidth(rows: Iterable[Row], copy_gbytes_per_s: float | None) -> list[Row
         )
         for row in rows
         if row["direction"] == FORWARD and row["operator"] in ("dcnv3", "dcnv4") and row["dtype"] == "float16"
+    ]
+
+
+def of_host_time(measured: Row | None) -> list[Row]:
+    """Of what :mod:`.host_time` measures on a card."""
+    return [
+        target(f"{name}: host time above an empty launch, microseconds", "<=", HOST_MICROSECONDS, microseconds)
+        for name, microseconds in (measured or {}).get("above_empty", {}).items()
     ]
 
 

@@ -31,6 +31,7 @@ def test_an_svg_says_what_was_measured_and_stays_on_its_page(results, tmp_path):
         "9.0x   1 ms",
         "classify 224x224, batch 1",
         "internimage_t",
+        "free operator",
         "1.15   2 ms",
     ):
         assert expected in words, expected

@@ -102,6 +102,10 @@ class TestMachine:
         assert ceilings.gflops == pytest.approx(2 * 512**3 / 1e-3 / 1e9) and ceilings.dtype == "bfloat16"
         assert ceilings.memory_gbytes_per_s == pytest.approx(2 * 2**26 / 1e-3 / 1e9)
 
+    def test_the_higher_of_two_measurements_counts(self):
+        first, second = machine.Ceilings("float32", 1.0, 5.0, 3.0), machine.Ceilings("float32", 2.0, 4.0, 3.0)
+        assert machine.best_of(first, second) == machine.Ceilings("float32", 2.0, 5.0, 3.0)
+
     def test_names_and_sizes(self):
         assert machine.cpu_name() and all(size > 0 for size in machine.cache_sizes().values())
 

@@ -55,6 +55,11 @@ def test_operators_on_a_card_are_over_each_peer_at_its_nearest(results):
     assert share["got"] == 0.5 and share["met"]
 
 
+def test_host_time_is_above_an_empty_launch():
+    (found,) = targets.of_host_time({"card": "A", "empty_launch": 5.0, "above_empty": {"dcnv4": 31.0}})
+    assert found["got"] == 31.0 and not found["met"] and targets.of_host_time(None) == []
+
+
 def test_networks_on_the_cpu(results):
     model = results["model"]
     found = {row["what"]: row for row in targets.of_models(model["runs"], model["memory"], "cpu")}
