@@ -168,9 +168,9 @@ def _slope(canvas: Canvas, axes: _Axes, gbytes: float, peak: float, words: str, 
     start = max(axes.x_range[0], axes.y_range[0] / gbytes)
     points = [(axes.x(start), axes.y(start * gbytes)), (axes.x(meets), axes.y(peak))]
     canvas.line([*points, (axes.left + axes.width, axes.y(peak))], GREY, 1.6)
-    place = start**0.35 * meets**0.65
+    place = start ** (1 - share) * meets**share
     x, y = axes.x(place), axes.y(place * gbytes)
-    if above and x - 6.5 * len(words) > axes.left:
+    if share > 0.7:  # between the two slopes, where the lower one leaves room
         canvas.text(x - 8, y - 9, words, 12, GREY, "end")
     else:
         canvas.text(x + 8, y + 12, words, 12, GREY)
