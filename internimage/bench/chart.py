@@ -126,8 +126,8 @@ def _roofline(
     canvas.text(left, top, "Roofline", 17)
     canvas.text(left + 82, top + 1, "GFLOP/s over flop per byte moved", 13, GREY)
     _grid(canvas, axes)
-    for key, words, share in (("memory_gbytes_per_s", "from memory", 0.86), ("l2_gbytes_per_s", "within L2", 0.62)):
-        _slope(canvas, axes, ceilings[key], peak, f"copy {words}, {report.number(ceilings[key])} GB/s", share)
+    for key, words, share in (("memory_gbytes_per_s", "copy", 0.93), ("l2_gbytes_per_s", "copy within L2", 0.93)):
+        _slope(canvas, axes, ceilings[key], peak, f"{words}, {report.number(ceilings[key])} GB/s", share)
     canvas.text(axes.left + axes.width, axes.y(peak) - 12, f"matrix product, {peak:.0f} GFLOP/s", 12, GREY, "end")
     for row in rows:
         hollow, color = row["direction"] == BOTH, COLORS[row["operator"]]
@@ -170,7 +170,7 @@ def _slope(canvas: Canvas, axes: _Axes, gbytes: float, peak: float, words: str, 
     canvas.line([*points, (axes.left + axes.width, axes.y(peak))], GREY, 1.6)
     place = start ** (1 - share) * meets**share
     x, y = axes.x(place), axes.y(place * gbytes)
-    if share > 0.7:  # between the two slopes, where the lower one leaves room
+    if x - 7 * len(words) > axes.left:
         canvas.text(x - 8, y - 9, words, 12, GREY, "end")
     else:
         canvas.text(x + 8, y + 12, words, 12, GREY)

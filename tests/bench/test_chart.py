@@ -25,7 +25,7 @@ def test_an_svg_says_what_was_measured_and_stays_on_its_page(results, tmp_path):
         "Deformable operators, float32, on A & B <cpu>, one thread",
         "Roofline",
         "matrix product, 100 GFLOP/s",
-        "copy from memory, 10 GB/s",
+        "copy, 10 GB/s",
         "dcnv4",
         "56x56x128/4",
         "9.0x   1 ms",
