@@ -22,7 +22,7 @@ def sampling_locations(offset: Tensor, geometry: Geometry) -> tuple[Tensor, Tens
     """Where each tap samples, in input pixels: x and y, each (N, H_out, W_out, G, P)."""
     n, h_out, w_out = offset.shape[:3]
     offset = offset.reshape(n, h_out, w_out, geometry.groups, geometry.taps, 2)
-    taps = offset.new_tensor(geometry.tap_positions())  # (P, 2) as (x, y)
+    taps = torch.tensor(geometry.tap_positions(), device=offset.device, dtype=offset.dtype)  # (P, 2) as (x, y)
     origin_y, origin_x = geometry.origin()
     rows = torch.arange(h_out, device=offset.device, dtype=offset.dtype) * geometry.stride[0] + origin_y
     columns = torch.arange(w_out, device=offset.device, dtype=offset.dtype) * geometry.stride[1] + origin_x

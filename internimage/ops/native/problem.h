@@ -22,6 +22,7 @@ struct DeformableProblem {
     void* grad_mask;          // like mask, grad_mask_row and grad_mask_group apart
     const int64_t* levels;    // (level_count, 2): height and width; may be null
     int64_t storage;          // a Storage
+    int64_t bias_storage;     // of the biases, which are parameters: float32 beside half types under autocast
     int64_t softmax;          // the mask holds logits
     int64_t remove_center;    // the middle tap is left out
     int64_t n, h, w, h_out, w_out;
@@ -43,11 +44,13 @@ enum Pass : int64_t { BIAS_GELU = 0, DEPTHWISE = 1, NORM = 2 };
 struct FusedProblem {
     const void* input;                    // rows of channels; for DEPTHWISE (n, h, w, channels)
     void* output;                         // rows of channels; may be the input, but for DEPTHWISE
-    void* sum;                            // NORM: rows of channels, input + bias, which may be null
+    void* sum;                            // NORM: rows of channels, input + bias; either may be null
     const void *weight, *bias;            // DEPTHWISE: (channels, kernel_h, kernel_w) and (channels); others: the bias
     const void *norm_weight, *norm_bias;  // (channels)
     double eps;
     int64_t pass, storage;
+    int64_t parameters;  // the Storage of weights and biases
+    int64_t gelu;        // NORM: followed by GELU
     int64_t rows;  // for DEPTHWISE the lines of all images, n * h_out
     int64_t channels;
     int64_t h, w, h_out, w_out, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
