@@ -13,7 +13,7 @@ from torch import Tensor
 from ..ops import ms_deform_attn
 from ..ops.ms_deform_attn import reference
 from . import peers
-from .operators import BACKENDS, OURS, Form, Inputs, Operator, Wanted, compiled, in_float32
+from .operators import BACKENDS, COMPILER, OURS, Form, Inputs, Operator, Wanted, compiled, in_float32
 from .shapes import ATTENTION_NOTATION, POINTS, AttentionShape, parse_attention
 from .work import BOTH, FORWARD
 
@@ -135,7 +135,7 @@ def forms(device: str) -> dict[str, Form]:
         OURS: Form(_backend(BACKENDS[device])),
         "per level": Form(in_float32(per_level)),
         "gs4": Form(in_float32(_backend("grid_sample"))),
-        **({"per level compiled": Form(compiled(in_float32(per_level)))} if device == "cuda" else {}),
+        **({"per level compiled": Form(compiled(in_float32(per_level)), COMPILER)} if device == "cuda" else {}),
         "reference": Form(_backend("reference"), seldom=True),
         "transformers": Form(in_float32(transformers_form), "transformers"),
         "mmcv": Form(in_float32(mmcv_form), "mmcv"),

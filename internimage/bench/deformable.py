@@ -17,7 +17,7 @@ from ..ops.dcnv4 import pack_offset_mask
 from ..ops.dcnv4.packed import unpack
 from ..ops.geometry import Geometry
 from . import peers
-from .operators import BACKENDS, OURS, Form, Inputs, Operator, Wanted, compiled, in_float32
+from .operators import BACKENDS, COMPILER, OURS, Form, Inputs, Operator, Wanted, compiled, in_float32
 from .shapes import MAP_NOTATION, MapShape, parse_map
 from .work import BOTH, FORWARD
 
@@ -133,7 +133,7 @@ def forms_dcnv3(device: str) -> dict[str, Form]:
         OURS: Form(_backend3(BACKENDS[device])),
         "gs": Form(in_float32(gs)),
         "gs4": Form(in_float32(_backend3("grid_sample"))),
-        **({"gs compiled": Form(compiled(in_float32(gs)))} if device == "cuda" else {}),
+        **({"gs compiled": Form(compiled(in_float32(gs)), COMPILER)} if device == "cuda" else {}),
         "reference": Form(_backend3("reference"), seldom=True),
         "deform_conv2d": Form(in_float32(torchvision_form), "torchvision", True, for_torchvision, from_torchvision),
         "deformops": Form(deformops_form, "deformops", False, for_deformops, from_deformops),
@@ -146,7 +146,7 @@ def forms_dcnv4(device: str) -> dict[str, Form]:
         OURS: Form(_backend4(BACKENDS[device])),
         "gs": Form(in_float32(_packed(gs))),
         "gs4": Form(in_float32(_backend4("grid_sample"))),
-        **({"gs compiled": Form(compiled(in_float32(_packed(gs))))} if device == "cuda" else {}),
+        **({"gs compiled": Form(compiled(in_float32(_packed(gs))), COMPILER)} if device == "cuda" else {}),
         "reference": Form(_backend4("reference"), seldom=True),
         "deform_conv2d": Form(
             in_float32(torchvision_form),

@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models import list_models
-from . import breakdown, networks
+from . import breakdown, counting, networks
 from .gate import Disagreement, require
 from .labels import BASELINE, COMPILED, GRAPH, RELEASED_IMAGES_PER_S, VARIANTS, split_label
+from .memory import peak_allocation
 from .networks import Network
 from .op import require_kernel
 from .timing import Candidate, Clock, Sample, clock_of, figures, median_ratio, paired_samples, threads
@@ -145,11 +146,15 @@ def kind(size: Size, setting: Setting) -> str:
 def measure(names: Sequence[str], size: Size, setting: Setting) -> dict[str, Any]:
     """Check our networks, then time all in turns; docs/benchmarks.md says what stands in the result."""
     image = _image(size).to(setting.device)
+    if setting.compiled:
+        torch.compiler.reset()  # what earlier runs compiled counts towards its limits, and holds memory
     every, left_out = _networks(names, size, setting)
     with inference(setting):
         errors = {n.label: gate(n, image[:1], setting) for n in every if n.model and not n.variant}
     candidates = [c for network in every for c in _candidates(network, image, setting)]
     samples = paired_samples(candidates, setting.pairs or size.pairs, setting.clock or clock_of(setting.device))
+    about = {network.label: _weight(network, image, setting) for network in every}
+    peak = {candidate.name: _peak(candidate, setting) for candidate in candidates}
     del candidates
     gc.collect()
     return {
@@ -162,8 +167,36 @@ def measure(names: Sequence[str], size: Size, setting: Setting) -> dict[str, Any
         "errors": errors,
         "left_out": left_out,
         "baseline": _baseline(samples, setting),
-        "rows": [_row(label, samples, size, setting) for label in samples],
+        "rows": [
+            {
+                **_row(label, samples, size, setting),
+                **_speed(samples[label], about.get(label)),
+                "peak_bytes": peak[label],
+            }
+            for label in samples
+        ],
     }
+
+
+def _weight(network: Network, image: Tensor, setting: Setting) -> float | None:
+    """Gflop of a forward pass on one image, times the batch; of a training step nothing is said."""
+    if setting.train:
+        return None
+    one = image[:1].to(setting.dtype) if converts(setting) else image[:1]
+    return len(image) * counting.gflop(network, one)
+
+
+def _peak(candidate: Candidate, setting: Setting) -> int | None:
+    """Of an eager run; compiled and recorded ones hold their memory between runs."""
+    if split_label(candidate.name)[1] in (COMPILED, GRAPH):
+        return None
+    with candidate.around():
+        return peak_allocation(candidate.run, setting.device)
+
+
+def _speed(samples: Sequence[Sample], gflop: float | None) -> dict[str, float | None]:
+    seconds = statistics.median(sample.wall for sample in samples)
+    return {"gflop": gflop, "gflops": gflop / seconds if gflop else None}
 
 
 def _networks(names: Sequence[str], size: Size, setting: Setting) -> tuple[list[Network], dict[str, str]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..ops import native, triton_backend
 from ..ops.dispatch import BackendError, Call
 from . import operators, peers, shapes
-from .gate import BOUNDS, relative_error, require
+from .gate import BOUNDS, PEER_FACTOR, relative_error, require
 from .memory import peak_allocation
 from .operators import OURS, Form, Inputs, Operator, calls, results
 from .shapes import Shape
@@ -164,7 +164,7 @@ def check_peer(form: Form, inputs: Inputs, want: tuple[Tensor, ...]) -> tuple[st
         error = max(relative_error(got, right) for got, right in zip(results(form, inputs), want, strict=True))
     except Exception as failure:  # theirs to raise whatever they like
         return f"fails ({type(failure).__name__}: {(str(failure).strip().splitlines() or [''])[0]})", float("nan")
-    bound = BOUNDS[inputs.grad_output.dtype]
+    bound = PEER_FACTOR * BOUNDS[inputs.grad_output.dtype]
     return (f"wrong here: relative error {error:.2g}, allowed {bound:g}" if not error <= bound else ""), error
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .shapes import Shape
 from .work import BOTH, FORWARD
 
-OURS = "ours"
+OURS, COMPILER = "ours", "torch.compile"
 BACKENDS = {"cpu": "cpu", "cuda": "triton"}
 """Our kernel on each kind of device."""
 
@@ -44,8 +44,8 @@ class Form:
     """One way to compute an operator: ``run(*tensors, fixed)``.
 
     ``arrange`` puts the tensors into the layout that the form takes, before anything is timed; ``restore`` puts the
-    gradients back. ``peer`` is the package it comes from; a ``seldom`` one is slow and gets few runs. ``why_not`` says
-    what the form does not take.
+    gradients back. ``peer`` is the package it comes from, which may be wrong or fail here; a ``seldom`` form is slow
+    and gets few runs. ``why_not`` says what the form does not take.
     """
 
     run: Callable[..., Tensor]
@@ -126,7 +126,8 @@ def compiled(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def form(*arguments) -> Tensor:
         if not made:
-            made.append(torch.compile(run, dynamic=False))
+            torch.compiler.reset()  # earlier shapes count towards the limit behind which it would run eagerly
+            made.append(torch.compile(run, dynamic=False, fullgraph=True))
         return made[0](*arguments)
 
     return form

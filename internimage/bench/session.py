@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -111,24 +112,41 @@ def _operators(asked: Asked, device: torch.device, progress: Progress) -> Step:
     for operator in op.chosen(asked.names):
         op.chosen_shapes(operator, words, settings[0], asked.quick)
 
-    def measure_ceilings() -> list[machine.Ceilings]:
-        progress("the ceilings of this machine")
-        return [machine.measure_ceilings(asked.quick, device, dtype, asked.threads) for dtype in chosen]
-
     def run(measured: results.Results) -> results.Results:
-        before, rows = measure_ceilings(), []
-        for setting in settings:
-            rows += op.run(asked.names, words, setting, asked.quick, progress)
-        ceilings = [machine.best_of(*pair) for pair in zip(before, measure_ceilings(), strict=True)]
+        rows = []
+        with _ceilings(asked, device, chosen, progress) as ceilings:
+            for setting in settings:
+                rows += op.run(asked.names, words, setting, asked.quick, progress)
         found = targets.of_operators(rows, device.type, ceilings[0].memory_gbytes_per_s)
         return {
             "op": rows,
             "peers": {name: reason or peers.version(name) for name, reason in settings[0].peers.items()},
-            "ceilings": [dataclasses.asdict(ceiling) for ceiling in ceilings],
+            "ceilings": _joined(measured, ceilings),
             "targets": [*measured.get("targets", []), *([] if asked.quick else found)],
         }
 
     return run
+
+
+@contextmanager
+def _ceilings(
+    asked: Asked, device: torch.device, chosen: Sequence[torch.dtype], progress: Progress
+) -> Iterator[list[machine.Ceilings]]:
+    """The ceilings in each dtype, measured before the block and after; the higher ones stand in the list behind it."""
+
+    def measure_all() -> list[machine.Ceilings]:
+        progress("the ceilings of this machine")
+        return [machine.measure_ceilings(asked.quick, device, dtype, asked.threads) for dtype in chosen]
+
+    found = measure_all()
+    yield found
+    found[:] = [machine.best_of(*pair) for pair in zip(found, measure_all(), strict=True)]
+
+
+def _joined(measured: results.Results, ceilings: Sequence[machine.Ceilings]) -> list[dict[str, Any]]:
+    """With those of an earlier part, one for each dtype."""
+    known = {found["dtype"]: found for found in measured.get("ceilings", [])}
+    return list((known | {ceiling.dtype: dataclasses.asdict(ceiling) for ceiling in ceilings}).values())
 
 
 def _models(asked: Asked, device: torch.device, progress: Progress) -> Step:
@@ -144,20 +162,22 @@ def _models(asked: Asked, device: torch.device, progress: Progress) -> Step:
 
     def run(measured: results.Results) -> results.Results:
         runs, memory, time = [], [], []
-        for setting in settings:
-            # a detector's size in half types adds minutes and says what the others say
-            taken = [size for size in sizes if not size.features or setting is settings[0]]
-            runs += model.run(names, taken, setting, progress)
-            for size in taken if device.type == "cpu" and not asked.train else ():
-                if not size.features:
-                    progress(f"where the time goes, {size}")
-                    time += model.where_time_goes(names, size, setting)
-                elif setting.dtype is torch.float32:
-                    progress(f"memory {size}")
-                    memory += model.weigh(names, size, setting)
+        with _ceilings(asked, device, [setting.dtype for setting in settings], progress) as ceilings:
+            for setting in settings:
+                # a detector's size in half types adds minutes and says what the others say
+                taken = [size for size in sizes if not size.features or setting is settings[0]]
+                runs += model.run(names, taken, setting, progress)
+                for size in taken if device.type == "cpu" and not asked.train else ():
+                    if not size.features:
+                        progress(f"where the time goes, {size}")
+                        time += model.where_time_goes(names, size, setting)
+                    elif setting.dtype is torch.float32:
+                        progress(f"memory {size}")
+                        memory += model.weigh(names, size, setting)
         found = targets.of_models(runs, memory, device.type)
         return {
             "model": {"runs": runs, "memory": memory, "where_time_goes": time},
+            "ceilings": _joined(measured, ceilings),
             "targets": [*measured.get("targets", []), *([] if asked.quick else found)],
         }
 

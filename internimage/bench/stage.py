@@ -95,6 +95,7 @@ def _host_time() -> results.Results:
 
 def model_items(device: torch.device) -> Iterator[Item]:
     """Compiled inference at batch 128, single images from CUDA graphs, then the training step."""
+    yield _ceilings(device, BRAIN)
     yield _models(f"classify 128 {_name(BRAIN)}", MODELS, 128, 224, device, 200, peers=(SWIN,), compiled=True)
     for name, side in GRAPHS:
         yield _models(f"{name} 1x{side} graph", (name,), 1, side, device, 25, graphs=True)

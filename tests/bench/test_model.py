@@ -8,10 +8,12 @@ import sys
 import pytest
 import torch
 
-from internimage.bench import breakdown, memory, model, networks
+from internimage.bench import breakdown, counting, memory, model, networks
 from internimage.bench.gate import Disagreement
 from internimage.bench.labels import FREE, ON_GRID_SAMPLE, PEERS
 from internimage.bench.model import Setting, Size
+from internimage.bench.shapes import MapShape
+from internimage.bench.work import FORWARD, flops
 from internimage.layers import DCNv3, DCNv4
 from internimage.ops import native
 
@@ -102,7 +104,9 @@ def test_a_run_holds_every_network(dtype):
     for label, row in rows.items():
         assert row["images_per_s"] == pytest.approx(2e3 / row["median_ms"])
         assert (row["over_own"] is None) == (label in (*NAMES, *setting.peers))
-        assert row["released_images_per_s"] is None
+        assert row["released_images_per_s"] is None and row["peak_bytes"] > 0
+        assert row["gflops"] == pytest.approx(1e3 * row["gflop"] / row["median_ms"])
+    assert rows["internimage_t"]["gflop"] > rows[f"internimage_t {FREE}"]["gflop"]
     if setting.peers:
         assert run["baseline"] == "convnext_tiny" and rows["convnext_tiny"]["over_baseline"] == 1
 
@@ -128,6 +132,17 @@ def test_without_peers_there_is_no_ratio_over_a_baseline():
     run = model.measure(["internimage_t"], Size(1, 32, 32, 1, features=True), Setting())
     assert run["task"] == "features" and run["baseline"] is None
     assert all(row["over_baseline"] is None for row in run["rows"])
+
+
+def test_gflop_of_a_linear_layer_and_of_the_operators():
+    layer = torch.nn.Linear(8, 16)
+    assert counting.gflop(networks.Network("a", layer), torch.zeros(4, 8)) == 2 * 4 * 8 * 16 / 1e9
+    for name in NAMES:
+        ours, free = networks.make(name, False, (FREE,))
+        image = torch.randn(1, 3, 32, 32)
+        operators = counting.gflop(ours, image) - counting.gflop(free, image)
+        work = [MapShape(8 >> level, 8 >> level, 16 << level, 1 << level).work for level in range(4)]
+        assert operators == pytest.approx(sum(flops(one, FORWARD) for one in work) / 1e9)
 
 
 class TestWords:
