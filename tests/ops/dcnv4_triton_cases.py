@@ -9,10 +9,10 @@ import os
 
 import pytest
 import torch
-import triton
 
-from internimage.ops.dcnv3 import triton_kernels
+from internimage.ops import triton_launch
 from internimage.ops.geometry import Geometry
+from internimage.ops.triton_settings import Setting
 
 from .cases import CASES, DTYPES, Case, assert_same, near_lattice, run
 from .packed_cases import run_packed
@@ -26,9 +26,7 @@ BOTH = pytest.mark.parametrize("softmax", [False, True], ids=["mask", "logits"])
 @pytest.fixture
 def large_blocks(monkeypatch):
     """512 rows a program, which in these tests is mostly one program."""
-    for name in ("_FORWARD_SETTINGS", "_BACKWARD_SETTINGS"):
-        unroll = {"UNROLL": 1} if name == "_FORWARD_SETTINGS" else {}
-        monkeypatch.setattr(triton_kernels, name, {None: triton.Config({"BLOCK_ROWS": 512, **unroll})})
+    monkeypatch.setattr(triton_launch, "settings_of", lambda problem: [Setting(lanes=1, warps=16, unroll=1)])
 
 
 def check(case: Case, dtype: torch.dtype, softmax: bool) -> None:
