@@ -17,7 +17,7 @@ import triton.language as tl
 
 INTERPRETED: bool = triton.knobs.runtime.interpret  # fixed for the life of the process when kernels are defined
 LOG2_E = tl.constexpr(1.4426950408889634)
-UNROLLED = tl.constexpr(32)  # more taps than this are walked over in loops where fewer are written out
+UNROLLED = tl.constexpr(32)  # a softmax over more taps than this is a loop, over fewer it is written out
 
 
 @triton.jit
@@ -118,7 +118,7 @@ def sample_grads(
 
 @triton.jit
 def softmax(at, active, P: tl.constexpr, SUM: tl.constexpr):
-    """What :func:`softmax_weight` needs for each row: the largest logit, times log2(e), and the sum of exponentials."""
+    """For each row the largest logit, times log2(e), and one over the sum of what :func:`softmax_weight` gives."""
     top = tl.load(at, mask=active, other=0.0).to(SUM)
     total = tl.zeros_like(top)
     if P <= UNROLLED:
@@ -133,7 +133,7 @@ def softmax(at, active, P: tl.constexpr, SUM: tl.constexpr):
         top *= LOG2_E
         for p in range(P):
             total += softmax_weight(tl.load(at + p, mask=active, other=0.0).to(SUM), top)
-    return top, total
+    return top, 1 / total
 
 
 @triton.jit
@@ -143,53 +143,24 @@ def softmax_weight(logit, top):
 
 
 @triton.jit
-def logit_grads(weights, grads):
-    """The gradients of logits from those of the weights that their softmax is; a tuple entry a tap."""
-    mean = tl.zeros_like(grads[0])
-    for p in tl.static_range(len(grads)):
-        mean += weights[p] * grads[p]
-    logits = ()
-    for p in tl.static_range(len(grads)):
-        logits += (weights[p] * (grads[p] - mean),)
-    return logits
+def store_pairs(at, active, x, y):
+    """Store two numbers for each row side by side, from ``at`` on."""
+    pairs = tl.reshape(tl.join(x, y), (1, active.shape[1], 2))
+    tl.store(at + tl.arange(0, 2)[None, None, :], pairs.to(at.dtype.element_ty), mask=active)
 
 
 @triton.jit
-def _join_halves(blocks):
-    """Blocks with one more axis, of length 2: each of the first half beside its counterpart in the second."""
-    HALF: tl.constexpr = len(blocks) // 2
-    joined = ()
-    for i in tl.static_range(HALF):
-        joined += (tl.join(blocks[i], blocks[i + HALF]),)
-    return joined
-
-
-@triton.jit
-def store_side_by_side(at, active, numbers, WIDTH: tl.constexpr):
-    """Store a tuple of numbers for each row, (1, ROWS, 1) each, from ``at`` on; WIDTH is a power of 2 that holds them.
-
-    One store of a block: a store a number would be one exchange between threads a number.
-    """
-    blocks = numbers
-    for _ in tl.static_range(len(numbers), WIDTH):
-        blocks += (tl.zeros_like(numbers[0]),)
-    for _ in tl.static_range(7):  # the number of an entry, its highest bit first, becomes the position in the block
-        if len(blocks) > 1:
-            blocks = _join_halves(blocks)
-    column = tl.arange(0, WIDTH)[None, None, :]
-    block = tl.reshape(blocks[0], (1, active.shape[1], WIDTH))
-    tl.store(at + column, block.to(at.dtype.element_ty), mask=active & (column < len(numbers)))
-
-
-@triton.jit
-def store_weight_grad_block(
-    at, weights_at, active, grads, top, total, P: tl.constexpr, TAPS: tl.constexpr, SOFTMAX: tl.constexpr
+def store_weight_grads(
+    at, weights_at, active, grads, top, inverse, P: tl.constexpr, TAPS: tl.constexpr, SOFTMAX: tl.constexpr
 ):
-    """The same from blocks (1, ROWS, TAPS), for more taps than are written out."""
+    """Store the gradients of the weights of all taps, or of the logits whose softmax they are.
+
+    ``grads`` are those of the weights, (1, ROWS, TAPS), of which P are there.
+    """
     tap = tl.arange(0, TAPS)[None, None, :]
     mask = active & (tap < P)
     if SOFTMAX:
         logits = tl.load(weights_at + tap, mask=mask, other=float("-inf")).to(grads.dtype)
-        weights = softmax_weight(logits, top) / total
+        weights = softmax_weight(logits, top) * inverse
         grads = weights * (grads - tl.sum(weights * grads, 2, keep_dims=True))
     tl.store(at + tap, grads.to(at.dtype.element_ty), mask=mask)

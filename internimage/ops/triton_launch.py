@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import tuning
 from .layout import by_group
-from .triton_settings import Setting, candidates, next_power_of_2, pieces_of
+from .triton_settings import WIDEST_VECTOR, Setting, candidates, next_power_of_2, pieces_of, vector_of
 
 COMPILER_OPTIONS = {"enable_fp_fusion": True}  # said aloud: Triton's own default is about to change
 INT32_ADDRESSES = 2**31  # elements that a 32-bit address reaches
@@ -142,15 +142,15 @@ def _launch_with(problem: Problem, setting: Setting) -> Launch:
 
 def settings_of(problem: Problem) -> Sequence[Setting]:
     """The settings that fit a problem, the one to take unmeasured first."""
-    size = _vector_size(problem)
-    return candidates(problem.depth, size, problem.images * problem.rows, problem.kernel.forward)
+    rows = problem.images * problem.rows
+    return candidates(problem.depth, _vector_of(problem), _size_of(problem), rows, problem.kernel.forward)
 
 
 def constants_of(problem: Problem, setting: Setting) -> dict[str, Any]:
     """All that is compiled into the kernel."""
     import triton.language as tl
 
-    pieces = pieces_of(problem.depth, _vector_size(problem), setting)
+    pieces = pieces_of(problem.depth, _vector_of(problem), setting)
     constants = {
         "D": problem.depth,
         "P": problem.taps,
@@ -164,10 +164,24 @@ def constants_of(problem: Problem, setting: Setting) -> dict[str, Any]:
     return problem.constants() | constants | last
 
 
-def _vector_size(problem: Problem) -> int:
+def _size_of(problem: Problem) -> int:
     """Bytes of a channel where it is read, or where its gradient is added up."""
     size = problem.tensors[0].element_size()
     return size if problem.kernel.forward else max(size, 4)
+
+
+def _vector_of(problem: Problem) -> int:
+    """Channels that a thread reads or adds up at once; before sm_90 a card adds one number at a time."""
+    size = _size_of(problem)
+    scalar = not problem.kernel.forward and capability() < 90
+    return vector_of(problem.depth, size, size if scalar else WIDEST_VECTOR)
+
+
+def capability() -> int:
+    """Of the current card, 90 for 9.0; that in the interpreter, too."""
+    from triton import knobs, runtime
+
+    return 90 if knobs.runtime.interpret else runtime.driver.active.get_current_target().arch
 
 
 def class_of(problem: Problem) -> str:

@@ -29,25 +29,33 @@ class Pieces(NamedTuple):
     width: int
 
 
-def pieces_of(depth: int, size: int, setting: Setting) -> Pieces:
-    """Blocks for ``depth`` channels whose vectors are made of ``size`` bytes each."""
+def pieces_of(depth: int, vector: int, setting: Setting) -> Pieces:
+    """Blocks for ``depth`` channels of which a thread takes ``vector`` at once."""
     whole = next_power_of_2(depth)
-    width = min(whole, setting.lanes * _vector(depth, size))
+    width = min(whole, setting.lanes * vector)
     return Pieces(whole // width, width)
 
 
-def candidates(depth: int, size: int, rows: int, forward: bool) -> Sequence[Setting]:
+def vector_of(depth: int, size: int, widest: int = WIDEST_VECTOR) -> int:
+    """Channels of ``size`` bytes that a thread takes at once: a power of 2 that divides ``depth``."""
+    return min(depth & -depth, max(1, widest // size))
+
+
+def candidates(depth: int, vector: int, size: int, rows: int, forward: bool) -> Sequence[Setting]:
     """Settings worth trying, the one to take unmeasured first.
 
     Args:
         depth: channels of a row.
+        vector: channels that a thread takes at once.
         size: bytes of a channel where they are read (forward) or added up (backward).
         rows: rows of all images.
     """
     whole = next_power_of_2(depth)
-    vectors = whole // _vector(depth, size)
-    # 32 bytes a thread, so that a position is computed once for two vectors; at least two threads, at most eight vectors
-    lanes = min(max(min(2, vectors), min(vectors, whole * size // 32), vectors // 8), 128)
+    vectors = whole // vector
+    # 32 bytes a thread, so that a position is computed once for two vectors; few threads a row only where few registers
+    # hold it
+    lanes = max(min(2 if forward else 4, vectors), min(vectors, whole * size // 32), vectors // 8)
+    lanes = min(lanes, 128)
     warps = 4 if not forward or rows * lanes >= THREADS_OF_A_FULL_CARD or lanes > 32 else 1
     first = Setting(lanes, warps, 3 if forward else 1)
     tried = [first]
@@ -59,11 +67,6 @@ def candidates(depth: int, size: int, rows: int, forward: bool) -> Sequence[Sett
                 if fits and setting not in tried:
                     tried.append(setting)
     return tried
-
-
-def _vector(depth: int, size: int) -> int:
-    """Channels that a thread takes at once: a power of 2 that divides ``depth``."""
-    return min(depth & -depth, WIDEST_VECTOR // size)
 
 
 def next_power_of_2(number: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .triton_settings import candidates, pieces_of
+from .triton_settings import candidates, pieces_of, vector_of
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,10 @@ def _sum_parts(
     from .triton_ordered import sum_parts_kernel
 
     places = gradient.numel() // depth
-    setting = candidates(depth, grad_output.element_size(), places, forward=True)[0]
-    pieces = pieces_of(depth, grad_output.element_size(), setting)
+    size = grad_output.element_size()
+    vector = vector_of(depth, size)
+    setting = candidates(depth, vector, size, places, forward=True)[0]
+    pieces = pieces_of(depth, vector, setting)
     total = tl.float64 if shares.dtype == torch.float64 else tl.float32
     with on_device(gradient.device):
         sum_parts_kernel[(-(-places // setting.rows),)](

@@ -42,7 +42,7 @@ BASE = AttentionCase("base", ((3, 4), (0, 5), (1, 2)), queries=3, depth=3, point
 @pytest.fixture
 def large_blocks(monkeypatch):
     """512 rows a program, which in these tests is mostly one program."""
-    monkeypatch.setattr(triton_launch, "settings_of", lambda problem: [Setting(lanes=1, warps=16, unroll=1)])
+    monkeypatch.setattr(triton_launch, "settings_of", lambda problem: [Setting(lanes=128, warps=2048, unroll=1)])
 
 
 def check(inputs: AttentionInputs, softmax: bool) -> AttentionResult:

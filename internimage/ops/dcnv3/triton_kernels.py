@@ -10,18 +10,16 @@ import triton
 import triton.language as tl
 
 from ..triton_bilinear import (
-    UNROLLED,
     add_sample,
     cell_of,
     channels_of,
     load_pieces,
-    logit_grads,
     rows_of,
     sample_grads,
     softmax,
     softmax_weight,
-    store_side_by_side,
-    store_weight_grad_block,
+    store_pairs,
+    store_weight_grads,
 )
 from ..triton_ordered import note_parts
 
@@ -78,7 +76,7 @@ def forward_kernel(
     mask_at = mask + before * MASK_ROW + (pixel * MASK_ROW + group * MASK_GROUP)
     at = input + image * h * w * (G * D) + (group * D + channel)
     if SOFTMAX:
-        top, total = softmax(mask_at, active, P, SUM)
+        top, inverse = softmax(mask_at, active, P, SUM)
     sums = tl.zeros((PIECES, ROWS, WIDTH), SUM)
     for p in tl.range(0, P, loop_unroll_factor=UNROLL):
         weight = tl.load(mask_at + p, mask=active, other=0.0).to(SUM)
@@ -89,31 +87,9 @@ def forward_kernel(
         )  # fmt: skip
         sums = add_sample(sums, at, channel < D, inside, x, y, right, lower, weight, h, w, G * D, SUM, INDEX)
     if SOFTMAX:
-        sums /= total
+        sums *= inverse
     output += image * rows * D + (row * D + channel)
     tl.store(output, sums.to(output.dtype.element_ty), mask=active & (channel < D))
-
-
-@triton.jit
-def _tap_grads(
-    p, grads, at, into, offset_at, mask_at, keys, shares, first_key,
-    active, channel, origin_x, origin_y, top, total, h, w, G: tl.constexpr, D: tl.constexpr,
-    KERNEL_H: tl.constexpr, CENTER: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-    SCALE: tl.constexpr, SOFTMAX: tl.constexpr, SCATTER: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
-):  # fmt: skip
-    """Adds one tap's part of the input gradient; returns its weight, and the gradients of weight, offset x and y."""
-    weight = tl.load(mask_at + p, mask=active, other=0.0).to(SUM)
-    if SOFTMAX:
-        weight = softmax_weight(weight, top) / total
-    inside, x, y, right, lower = _sample(
-        offset_at, p, active, origin_x, origin_y, h, w, KERNEL_H, CENTER, DILATION_H, DILATION_W, SCALE, SUM
-    )  # fmt: skip
-    weight_grad, grad_x, grad_y = sample_grads(
-        grads, at, into, channel, inside, x, y, right, lower, weight, h, w, G * D, D, SCATTER, SUM, INDEX
-    )  # fmt: skip
-    if not SCATTER:
-        note_parts(keys + 4 * p, shares + 4 * p, first_key, active, inside, x, y, right, lower, weight, h, w, G)
-    return weight, weight_grad, grad_x * SCALE, grad_y * SCALE
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -145,29 +121,21 @@ def backward_kernel(
     keys += (image * rows + row) * (4 * P)
     shares += (image * rows + row) * (4 * P)
     grads = load_pieces(grad_output + image * rows * D + (row * D + channel), channel, active, D, PIECES, SUM)
-    top, total = softmax(mask_at, active, P, SUM) if SOFTMAX else (0.0, 1.0)
-    if P <= UNROLLED:
-        weights, weight_grads, offset_grads = (), (), ()
-        for p in tl.static_range(P):
-            weight, weight_grad, grad_x, grad_y = _tap_grads(
-                p, grads, at, into, offset_at, mask_at, keys, shares, first_key,
-                active, channel, origin_x, origin_y, top, total, h, w, G, D,
-                KERNEL_H, CENTER, DILATION_H, DILATION_W, SCALE, SOFTMAX, SCATTER, SUM, INDEX,
-            )  # fmt: skip
-            weights += (weight,)
-            weight_grads += (weight_grad,)
-            offset_grads += (grad_x, grad_y)
-        store_side_by_side(grad_offset_at, active, offset_grads, 2 * TAPS)
-        store_side_by_side(grad_mask_at, active, logit_grads(weights, weight_grads) if SOFTMAX else weight_grads, TAPS)
-    else:
-        tap = tl.arange(0, TAPS)[None, None, :]
-        block = tl.zeros((1, ROWS, TAPS), SUM)
-        for p in range(P):
-            _, weight_grad, grad_x, grad_y = _tap_grads(
-                p, grads, at, into, offset_at, mask_at, keys, shares, first_key,
-                active, channel, origin_x, origin_y, top, total, h, w, G, D,
-                KERNEL_H, CENTER, DILATION_H, DILATION_W, SCALE, SOFTMAX, SCATTER, SUM, INDEX,
-            )  # fmt: skip
-            block = tl.where(tap == p, weight_grad, block)
-            store_side_by_side(grad_offset_at + 2 * p, active, (grad_x, grad_y), 2)
-        store_weight_grad_block(grad_mask_at, mask_at, active, block, top, total, P, TAPS, SOFTMAX)
+    top, inverse = softmax(mask_at, active, P, SUM) if SOFTMAX else (0.0, 1.0)
+    tap = tl.arange(0, TAPS)[None, None, :]
+    weight_grads = tl.zeros((1, ROWS, TAPS), SUM)
+    for p in range(P):
+        weight = tl.load(mask_at + p, mask=active, other=0.0).to(SUM)
+        if SOFTMAX:
+            weight = softmax_weight(weight, top) * inverse
+        inside, x, y, right, lower = _sample(
+            offset_at, p, active, origin_x, origin_y, h, w, KERNEL_H, CENTER, DILATION_H, DILATION_W, SCALE, SUM
+        )  # fmt: skip
+        weight_grad, grad_x, grad_y = sample_grads(
+            grads, at, into, channel, inside, x, y, right, lower, weight, h, w, G * D, D, SCATTER, SUM, INDEX
+        )  # fmt: skip
+        if not SCATTER:
+            note_parts(keys + 4 * p, shares + 4 * p, first_key, active, inside, x, y, right, lower, weight, h, w, G)
+        store_pairs(grad_offset_at + 2 * p, active, grad_x * SCALE, grad_y * SCALE)
+        weight_grads = tl.where(tap == p, weight_grad, weight_grads)
+    store_weight_grads(grad_mask_at, mask_at, active, weight_grads, top, inverse, P, TAPS, SOFTMAX)

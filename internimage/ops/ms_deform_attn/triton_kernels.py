@@ -11,18 +11,16 @@ import triton
 import triton.language as tl
 
 from ..triton_bilinear import (
-    UNROLLED,
     add_sample,
     cell_of,
     channels_of,
     load_pieces,
-    logit_grads,
     rows_of,
     sample_grads,
     softmax,
     softmax_weight,
-    store_side_by_side,
-    store_weight_grad_block,
+    store_pairs,
+    store_weight_grads,
 )
 from ..triton_ordered import note_parts
 
@@ -65,7 +63,7 @@ def forward_kernel(
     weight_at = weights + before * WEIGHT_ROW + (query * WEIGHT_ROW + head * WEIGHT_GROUP)
     at = values + image * pixels * (G * D) + (head * D + channel)
     if SOFTMAX:
-        top, total = softmax(weight_at, active, P, SUM)
+        top, inverse = softmax(weight_at, active, P, SUM)
     sums = tl.zeros((PIECES, ROWS, WIDTH), SUM)
     for level in range(LEVELS):
         h, w = _size_of(level, sizes, LEVELS)
@@ -78,33 +76,9 @@ def forward_kernel(
             sums = add_sample(sums, at, channel < D, inside, x, y, right, lower, weight, h, w, G * D, SUM, INDEX)
         at += h.to(INDEX) * w * (G * D)
     if SOFTMAX:
-        sums /= total
+        sums *= inverse
     output += image * rows * D + (row * D + channel)
     tl.store(output, sums.to(output.dtype.element_ty), mask=active & (channel < D))
-
-
-@triton.jit
-def _tap_grads(
-    p, start, grads, at, into, location_at, weight_at, keys, shares, first_key,
-    active, channel, top, total, h, w, G: tl.constexpr, D: tl.constexpr,
-    SOFTMAX: tl.constexpr, SCATTER: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
-):  # fmt: skip
-    """Adds one tap's part of the input gradient; returns its weight, and the gradients of weight and location x and y.
-
-    ``start`` is the first pixel of the tap's level.
-    """
-    weight = tl.load(weight_at + p, mask=active, other=0.0).to(SUM)
-    if SOFTMAX:
-        weight = softmax_weight(weight, top) / total
-    inside, x, y, right, lower = _sample(location_at, p, active, h, w, SUM)
-    here = start.to(INDEX) * (G * D)
-    weight_grad, grad_x, grad_y = sample_grads(
-        grads, at + here, into + here, channel, inside, x, y, right, lower, weight, h, w, G * D, D, SCATTER, SUM, INDEX
-    )  # fmt: skip
-    if not SCATTER:
-        key = first_key + start.to(tl.int64) * G
-        note_parts(keys + 4 * p, shares + 4 * p, key, active, inside, x, y, right, lower, weight, h, w, G)
-    return weight, weight_grad, grad_x * w.to(SUM), grad_y * h.to(SUM)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -134,35 +108,25 @@ def backward_kernel(
     keys += (image * rows + row) * (4 * P)
     shares += (image * rows + row) * (4 * P)
     grads = load_pieces(grad_output + image * rows * D + (row * D + channel), channel, active, D, PIECES, SUM)
-    top, total = softmax(weight_at, active, P, SUM) if SOFTMAX else (0.0, 1.0)
-    start = tl.zeros((), INDEX)
-    if P <= UNROLLED:
-        used, weight_grads, location_grads = (), (), ()
-        for level in tl.static_range(LEVELS):
-            h, w = (sizes[2 * level] - 5) >> 1, (sizes[2 * level + 1] - 5) >> 1
-            for point in tl.static_range(POINTS):
-                weight, weight_grad, grad_x, grad_y = _tap_grads(
-                    level * POINTS + point, start, grads, at, into, location_at, weight_at, keys, shares, first_key,
-                    active, channel, top, total, h, w, G, D, SOFTMAX, SCATTER, SUM, INDEX,
-                )  # fmt: skip
-                used += (weight,)
-                weight_grads += (weight_grad,)
-                location_grads += (grad_x, grad_y)
-            start += h.to(INDEX) * w
-        store_side_by_side(grad_location_at, active, location_grads, 2 * TAPS)
-        store_side_by_side(grad_weight_at, active, logit_grads(used, weight_grads) if SOFTMAX else weight_grads, TAPS)
-    else:
-        tap = tl.arange(0, TAPS)[None, None, :]
-        block = tl.zeros((1, ROWS, TAPS), SUM)
-        for level in range(LEVELS):
-            h, w = _size_of(level, sizes, LEVELS)
-            for point in range(POINTS):
-                p = level * POINTS + point
-                _, weight_grad, grad_x, grad_y = _tap_grads(
-                    p, start, grads, at, into, location_at, weight_at, keys, shares, first_key,
-                    active, channel, top, total, h, w, G, D, SOFTMAX, SCATTER, SUM, INDEX,
-                )  # fmt: skip
-                block = tl.where(tap == p, weight_grad, block)
-                store_side_by_side(grad_location_at + 2 * p, active, (grad_x, grad_y), 2)
-            start += h.to(INDEX) * w
-        store_weight_grad_block(grad_weight_at, weight_at, active, block, top, total, P, TAPS, SOFTMAX)
+    top, inverse = softmax(weight_at, active, P, SUM) if SOFTMAX else (0.0, 1.0)
+    tap = tl.arange(0, TAPS)[None, None, :]
+    weight_grads = tl.zeros((1, ROWS, TAPS), SUM)
+    for level in range(LEVELS):
+        h, w = _size_of(level, sizes, LEVELS)
+        for point in range(POINTS):
+            p = level * POINTS + point
+            weight = tl.load(weight_at + p, mask=active, other=0.0).to(SUM)
+            if SOFTMAX:
+                weight = softmax_weight(weight, top) * inverse
+            inside, x, y, right, lower = _sample(location_at, p, active, h, w, SUM)
+            weight_grad, grad_x, grad_y = sample_grads(
+                grads, at, into, channel, inside, x, y, right, lower, weight, h, w, G * D, D, SCATTER, SUM, INDEX
+            )  # fmt: skip
+            if not SCATTER:
+                note_parts(keys + 4 * p, shares + 4 * p, first_key, active, inside, x, y, right, lower, weight, h, w, G)
+            store_pairs(grad_location_at + 2 * p, active, grad_x * w.to(SUM), grad_y * h.to(SUM))
+            weight_grads = tl.where(tap == p, weight_grad, weight_grads)
+        at += h.to(INDEX) * w * (G * D)
+        into += h.to(INDEX) * w * (G * D)
+        first_key += h.to(tl.int64) * w * G
+    store_weight_grads(grad_weight_at, weight_at, active, weight_grads, top, inverse, P, TAPS, SOFTMAX)
