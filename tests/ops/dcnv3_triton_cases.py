@@ -23,10 +23,11 @@ from internimage.ops.geometry import Geometry
 from internimage.ops.triton_launch import constants_of, lanes_of
 from internimage.ops.triton_settings import Setting
 
-from .cases import CASES, DTYPES, Case, Inputs, Result, as_keywords, assert_same, forward, near_lattice, run
+from .cases import CASES, DEVICE, DTYPES, Case, Inputs, Result, as_keywords, assert_same, forward, near_lattice, run
 from .test_dcnv3_ladder import RECORDED, load_recorded
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run this file with TRITON_INTERPRET=1"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+assert INTERPRETED or DEVICE == "cuda", "run this file with TRITON_INTERPRET=1"
 
 BOTH = pytest.mark.parametrize("softmax", [False, True], ids=["mask", "logits"])
 BASE = Case("base", (1, 3, 4), 3, Geometry((2, 2), groups=2))
@@ -81,14 +82,18 @@ def test_every_case_in_every_dtype_with_its_own_launch_settings(case, dtype, sof
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
 def test_matches_the_released_operator(large_blocks, case):
     inputs, want = load_recorded(case)
-    assert_same(run(inputs.to(torch.float64), "triton"), want, "operator")
+    assert_same(on_the_host(run(inputs.to(torch.float64).to(DEVICE), "triton")), want, "operator")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
 def test_matches_the_released_operator_in_float32_with_its_own_launch_settings(case):
     inputs, want = load_recorded(case)
-    assert_same(run(inputs.to(torch.float32), "triton"), want, "operator")
+    assert_same(on_the_host(run(inputs.to(torch.float32).to(DEVICE), "triton")), want, "operator")
+
+
+def on_the_host(result: Result) -> Result:
+    return Result(*(tensor.cpu() for tensor in result))
 
 
 @BOTH
@@ -115,7 +120,7 @@ def test_nan_and_infinite_offsets_count_as_zero_and_read_nothing_outside(large_b
 
 def amid_nan(tensor: torch.Tensor) -> torch.Tensor:
     """The same numbers, in the middle of a buffer of NaN."""
-    buffer = torch.full((3 * tensor.numel(),), float("nan"))
+    buffer = tensor.new_full((3 * tensor.numel(),), float("nan"))
     middle = buffer[tensor.numel() : 2 * tensor.numel()].view(tensor.shape)
     return middle.copy_(tensor)
 
@@ -162,7 +167,7 @@ def test_any_strides(large_blocks, layout, w):
 @BOTH
 def test_a_gradient_that_is_one_number_expanded(large_blocks, softmax):
     inputs = BASE.make(torch.float32)
-    inputs = replace(inputs, grad_output=torch.ones(()).expand(inputs.grad_output.shape))
+    inputs = replace(inputs, grad_output=torch.ones((), device=DEVICE).expand(inputs.grad_output.shape))
     assert_same(run(inputs, "triton", softmax), run(inputs.to(torch.float64), "reference", softmax), "operator")
 
 
@@ -199,10 +204,10 @@ def constants(inputs: Inputs) -> dict:
 def test_reads_the_far_end_of_a_map_beyond_2_31_elements():
     """Four gigabytes of addresses; the system backs with memory only the few pages that are read."""
     side = 46342  # side**2 > 2**31
-    input = torch.empty(1, side, side, 1, dtype=torch.float16)
+    input = torch.empty(1, side, side, 1, dtype=torch.float16, device=DEVICE)
     geometry = Geometry((1, 1), (side - 1, side - 1), (0, 0))
-    input[0, :: side - 1, :: side - 1] = torch.tensor([[1.0], [2.0]]).half() + torch.tensor([[[0.0], [4.0]]]).half()
-    offset, mask = torch.zeros(1, 2, 2, 2).half(), torch.ones(1, 2, 2, 1).half()
+    input[0, :: side - 1, :: side - 1] = torch.tensor([[[1.0], [5.0]], [[2.0], [6.0]]]).half().to(DEVICE)
+    offset, mask = input.new_zeros(1, 2, 2, 2), input.new_ones(1, 2, 2, 1)
     output = gpu.forward(input, offset, mask, geometry)
     assert torch.equal(output, input[:, :: side - 1, :: side - 1])
 
@@ -213,6 +218,7 @@ def test_empty_batch_keeps_gradients(softmax):
     assert [tuple(tensor.shape) for tensor in got] == [(0, 3, 4, 6), (0, 3, 4, 6), (0, 3, 4, 36), (0, 3, 4, 18)]
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="on the CPU the kernels run in the interpreter only")
 def test_runs_on_the_cpu_when_named_and_is_not_picked_there():
     assert available_backends("cpu")["triton"] == []
     call = Call("dcnv3", (1, 4, 4, 8), torch.float32, "cpu", 1, needs_grad=True)
@@ -270,14 +276,14 @@ def deterministic():
 def test_sums_in_order_where_determinism_is_asked_for(large_blocks, deterministic, dtype, softmax):
     """Under torch's deterministic mode fresh memory starts as NaN, so it shows too that all of it is written."""
     deterministic(True)
-    assert torch.empty(3).isnan().all()
+    assert torch.empty(3, device=DEVICE).isnan().all()
     check_against_reference(Case("odd", (2, 4, 3), 5, Geometry((3, 2), (2, 1), (0, 3), (1, 2), 3, 1.5)), dtype, softmax)
 
 
 def test_the_order_of_the_sums_does_not_depend_on_the_launch(deterministic, monkeypatch):
     """Numbers of very different size, whose sum changes with the order."""
     inputs = Case("crowd", (1, 6, 6), 3, Geometry((2, 2), (1, 1), (1, 1), groups=2), offset_std=3.0).make(torch.float32)
-    inputs = replace(inputs, grad_output=inputs.grad_output * 10.0 ** torch.arange(-4, 5).repeat(24).view(1, 6, 6, 6))
+    inputs = replace(inputs, grad_output=inputs.grad_output * 10.0 ** torch.arange(-4, 5, device=DEVICE).repeat(24).view(1, 6, 6, 6))
     deterministic(True)
     got = []
     for setting in (Setting(2, 32, 1), Setting(2, 8, 1)):

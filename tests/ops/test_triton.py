@@ -41,7 +41,7 @@ def test_kernels_in_the_interpreter():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", [*OPERATORS, "ms_deform_attn_random"])
 def test_kernels_in_the_interpreter_at_length(operator):
     in_the_interpreter("slow", operator)
 
