@@ -1,7 +1,8 @@
 """How long a call of an operator keeps the host: ``python -m internimage.bench.host_time``.
 
-On a card: the time until the call returns, without waiting for the card, above that of an empty Triton kernel. Without a
-card the same Python runs up to the point where the driver would be called, which is the part that this package answers for.
+On a card: the time until the call returns, without waiting for the card, above that of an empty Triton kernel. Without
+a card the same Python runs up to the point where the driver would be called, which is the part that this package
+answers for.
 """
 
 from __future__ import annotations

@@ -139,12 +139,12 @@ def _calls(shape: ShapeClass) -> Sequence[Callable[[], Any]]:
     input = _nowhere(*size, groups * shape.depth, dtype=shape.dtype)
     if shape.operator == "dcnv4":
         packed = _nowhere(*size, groups, 3 * taps, dtype=shape.dtype)
-        lanes = packed.split((2 * taps, taps), -1)
+        offset, mask = packed.split((2 * taps, taps), -1)
     else:
-        lanes = tuple(_nowhere(*size, groups, numbers, dtype=shape.dtype) for numbers in (2 * taps, taps))
+        offset, mask = (_nowhere(*size, groups, numbers, dtype=shape.dtype) for numbers in (2 * taps, taps))
     return (
-        lambda: dcnv3.forward(input, *lanes, geometry, shape.softmax),
-        lambda: dcnv3.backward(input, input, *lanes, geometry, shape.softmax),
+        lambda: dcnv3.forward(input, offset, mask, geometry, shape.softmax),
+        lambda: dcnv3.backward(input, input, offset, mask, geometry, shape.softmax),
     )
 
 
@@ -208,14 +208,14 @@ def _instructions(lines: Sequence[str]) -> tuple[list[str], slice]:
     for line in lines:
         if label := re.match(r"\s*(\.L_\S+):", line):
             labels[label[1]] = len(instructions)
-        if instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
-            instructions.append(instruction[1])
+        if found := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            instructions.append(found[1])
     loop = slice(0, 0)
-    for i, instruction in enumerate(instructions):
+    for end, instruction in enumerate(instructions):
         jump = re.search(r"BRA.*?`\((\.L_\S+)\)", instruction)
-        start = labels.get(jump[1], i) if jump else i
-        if i - start > loop.stop - loop.start:
-            loop = slice(start, i + 1)
+        start = labels.get(jump[1], end) if jump else end
+        if end - start > loop.stop - loop.start:
+            loop = slice(start, end + 1)
     return instructions, loop
 
 

@@ -3,9 +3,9 @@
 H W size of a map, G groups (or heads), D channels per group, C = G*D, P taps. A row is one group of one output. A
 program takes some rows of one image with all their channels and walks over the taps.
 
-Blocks have three axes, (PIECES, ROWS, WIDTH): a row's channels are PIECES pieces of WIDTH channels, and a thread holds one
-vector of each piece of one row. So what is computed once a row, (1, ROWS, 1), serves several vectors, and as all of it
-lies where the channels lie nothing has to change threads.
+Blocks have three axes, (PIECES, ROWS, WIDTH): a row's channels are PIECES pieces of WIDTH channels, and a thread holds
+one vector of each piece of one row. So what is computed once a row, (1, ROWS, 1), serves several vectors, and as all of
+it lies where the channels lie nothing has to change threads.
 
 SUM is the type of coordinates and sums, INDEX that of addresses within an image.
 """
@@ -73,7 +73,7 @@ def add_sample(
 @triton.jit
 def load_pieces(at, channel, active, D: tl.constexpr, PIECES: tl.constexpr, SUM: tl.constexpr):
     """The channels from ``at`` on, piece by piece: PIECES blocks as wide as ``channel``, (1, ROWS, WIDTH)."""
-    pieces = ()
+    pieces: tuple = ()
     for piece in tl.static_range(PIECES):
         first = piece * channel.shape[2]
         pieces += (tl.load(at + first, mask=active & (channel < D - first), other=0.0).to(SUM),)
@@ -106,7 +106,7 @@ def sample_grads(
     """
     weight = tl.where(inside, weight, 0.0)
     place = (y * w.to(INDEX) + x) * C
-    found = ()
+    found: tuple = ()
     for corner in tl.static_range(4):
         valid, share = corner_of(corner, inside, x, y, right, lower, weight, h, w)
         here = place + corner % 2 * C + corner // 2 * w.to(INDEX) * C

@@ -1,7 +1,7 @@
 """From tensors to a running Triton kernel, with as little Python as possible on the way.
 
-The first call of a class compiles a kernel through Triton's own road and keeps what it returned, with everything that is
-the same for the whole class. Later calls look that up and launch it.
+The first call of a class compiles a kernel through Triton's own road and keeps what it returned, with everything that
+is the same for the whole class. Later calls look that up and launch it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ WIDEST_VECTOR = 16  # bytes that a thread reads or adds to at once
 
 
 class Setting(NamedTuple):
-    """``lanes`` threads share a row, a program has ``warps`` times 32 threads, and loops are unrolled ``unroll`` times."""
+    """``lanes`` threads share a row, a program has 32 times ``warps`` threads, loops are unrolled ``unroll`` times."""
 
     lanes: int
     warps: int

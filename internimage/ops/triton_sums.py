@@ -1,8 +1,9 @@
 """Where the Triton backends sum up the gradient of an input, to which every tap adds in four places.
 
-Usually by atomic additions, in an order that varies from run to run. Where torch is asked for deterministic algorithms the
-backward kernel notes places and shares instead, a stable sort puts those of one place side by side, and a second kernel
-sums up each place from first to last: the same bits every time, for more memory (about 28 bytes a tap and corner) and time.
+Usually by atomic additions, in an order that varies from run to run. Where torch is asked for deterministic algorithms
+the backward kernel notes places and shares instead, a stable sort puts those of one place side by side, and a second
+kernel sums up each place from first to last: the same bits every time, for more memory (about 28 bytes a tap and
+corner) and time.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from .triton_settings import candidates, pieces_of, vector_of
 class Sums:
     """What a backward kernel writes the gradient of its input to.
 
-    With ``scatter`` ``total`` is shaped like the input, float32 for the half types, and the other two are empty. Without,
-    ``keys`` and ``shares`` hold four numbers for each tap of each row.
+    With ``scatter`` ``total`` is shaped like the input, float32 for the half types, and the other two are empty.
+    Without, ``keys`` and ``shares`` hold four numbers for each tap of each row.
     """
 
     input: Tensor

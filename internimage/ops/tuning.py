@@ -1,7 +1,7 @@
 """Launch settings measured on this machine: when they are looked for, and the file that keeps them.
 
-Nothing is measured unasked. Inside ``with autotune():``, or everywhere with ``INTERNIMAGE_AUTOTUNE=1``, the first call of
-each class of shapes times a few settings on the card, which takes a second or two, and the fastest is kept in
+Nothing is measured unasked. Inside ``with autotune():``, or everywhere with ``INTERNIMAGE_AUTOTUNE=1``, the first call
+of each class of shapes times a few settings on the card, which takes a second or two, and the fastest is kept in
 ``launch_settings.json`` in the folder ``INTERNIMAGE_CACHE`` or ``~/.cache/internimage``. From then on every process
 finds it there, asked or not.
 """
@@ -48,9 +48,7 @@ def asked() -> bool:
     return _asked > 0 or os.environ.get("INTERNIMAGE_AUTOTUNE", "0").lower() in ("1", "true", "yes", "on")
 
 
-def setting_for(
-    key: str, candidates: Sequence[Setting], seconds: Callable[[Setting], float] | None = None
-) -> Setting:
+def setting_for(key: str, candidates: Sequence[Setting], seconds: Callable[[Setting], float] | None = None) -> Setting:
     """The setting to launch a class of calls with.
 
     Args:
@@ -60,7 +58,7 @@ def setting_for(
             measured now.
     """
     known = _settings(path()).get(key)
-    if known in candidates:
+    if known is not None and known in candidates:
         return known
     if seconds is None or not asked() or len(candidates) < 2:
         return candidates[0]

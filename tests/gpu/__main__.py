@@ -1,9 +1,9 @@
 """The stage ``gpu-test``: every test of the Triton kernels on a card, ``python -m tests.gpu FOLDER``.
 
 It needs a CUDA machine with torch, Triton, timm and pytest; nothing has to be installed. Groups of tests that have
-finished are written to ``FOLDER/gpu-test.json`` one by one, with a table beside it, and the next call skips them as long as
-the code is the same. One call takes less than nine minutes; what it had no time for, the next call does. The exit status is
-0 when everything has passed, 1 when something failed, 3 when something is left to do.
+finished are written to ``FOLDER/gpu-test.json`` one by one, with a table beside it, and the next call skips them as
+long as the code is the same. One call takes less than nine minutes; what it had no time for, the next call does. The
+exit status is 0 when everything has passed, 1 when something failed, 3 when something is left to do.
 """
 
 from __future__ import annotations
@@ -19,38 +19,57 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from internimage.files import write_through
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-GROUPS = {
-    "dcnv3": "tests/ops/dcnv3_triton_cases.py",
-    "dcnv4": "tests/ops/dcnv4_triton_cases.py",
-    "ms_deform_attn": "tests/ops/ms_deform_attn_triton_cases.py",
-    "calls": "tests/gpu/test_calls.py",
-    "large": "tests/gpu/test_large.py",
-    "models": "tests/gpu/test_models.py",
-    "graphs": "tests/gpu/test_graphs.py",
-}
+DTYPES = ("torch.float64", "torch.float32", "torch.bfloat16", "torch.float16")
 SECONDS = 510.0  # of one call, all groups together
 LEAST = 20.0  # seconds that a group is begun with
+WORKERS = min(8, os.cpu_count() or 1)  # most of the time goes into compiling kernels, one processor each
 
 
-def run(folder: Path, seconds: float = SECONDS) -> dict[str, Any]:
+def _groups() -> dict[str, list[str]]:
+    """Names, and what pytest is asked for; the longest first."""
+    groups = {"models": ["tests/gpu/test_models.py"], "graphs": ["tests/gpu/test_graphs.py"]}
+    groups |= {"large": ["tests/gpu/test_large.py"], "calls": ["tests/gpu/test_calls.py"]}
+    operators = ("dcnv3", "dcnv4", "ms_deform_attn")
+    for operator in operators:
+        groups[operator] = [f"tests/ops/{operator}_triton_cases.py", "-m", "not slow"]
+    for operator in operators:
+        for dtype in DTYPES:
+            name = f"{operator} in {dtype.removeprefix('torch.')}"
+            groups[name] = [f"tests/ops/{operator}_triton_cases.py", "-m", "slow", "-k", dtype]
+    rest = " and ".join(f"not {dtype}" for dtype in DTYPES)
+    groups["dcnv3 at length"] = ["tests/ops/dcnv3_triton_cases.py", "-m", "slow", "-k", rest]
+    return groups
+
+
+GROUPS = _groups()
+
+
+def run(folder: Path, seconds: float = SECONDS, workers: int = WORKERS) -> dict[str, Any]:
     """Run what is not finished; returns the results, which are also in the folder."""
     deadline = time.monotonic() + seconds
     path = folder / "gpu-test.json"
     results = _begun(path)
-    for name, file in GROUPS.items():
-        left = deadline - time.monotonic()
-        if finished(results, name) or left < LEAST:
-            continue
-        print(f"{name} ...", flush=True)
-        results["groups"][name] = group = _run_group(file, left)
-        print(f"{name}: {_in_words(group)}", flush=True)
-        _write(path, results)
+    environment = _environment()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = {
+            pool.submit(_run_group, arguments, deadline, environment): name
+            for name, arguments in GROUPS.items()
+            if not finished(results, name)
+        }
+        for done in as_completed(waiting):
+            group = done.result()
+            if group is None:
+                continue
+            results["groups"][waiting[done]] = group
+            print(f"{waiting[done]}: {_in_words(group)}", flush=True)
+            _write(path, results)
     _write(path, results)
     return results
 
@@ -113,23 +132,28 @@ def _sources() -> Iterator[Path]:
         yield from (REPOSITORY / folder).rglob("*.py")
 
 
-def _run_group(file: str, seconds: float) -> dict[str, Any]:
-    """Run one file in a process of its own."""
+def _run_group(arguments: list[str], deadline: float, environment: dict[str, str]) -> dict[str, Any] | None:
+    """Run some tests in a process of their own; None when too little time is left to begin."""
     start = time.monotonic()
+    if deadline - start < LEAST:
+        return None
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        command = [sys.executable, "-m", "pytest", "-c", "tests/gpu/pytest.ini", "--rootdir", ".", file]
+        command = [sys.executable, "-m", "pytest", "-c", "tests/gpu/pytest.ini", "--rootdir", ".", *arguments]
         command += ["-q", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}"]
         try:
-            done = subprocess.run(command, cwd=REPOSITORY, env=_environment(), timeout=seconds, check=False)
-            status: int | None = done.returncode
+            done = subprocess.run(
+                command, cwd=REPOSITORY, env=environment, timeout=deadline - start, capture_output=True, text=True
+            )
+            status, output = done.returncode, done.stdout[-3000:] + done.stderr[-1000:]
         except subprocess.TimeoutExpired:
-            status = None
+            status, output = None, ""
         counts = _read_report(report)
-    # 0: all passed, 1: some failed, 5: nothing was collected
-    counts |= {"finished": status in (0, 1), "seconds": round(time.monotonic() - start, 1)}
+    counts |= {"finished": status in (0, 1), "seconds": round(time.monotonic() - start, 1)}  # 1: some failed
+    if status not in (0, None):
+        print(output, flush=True)
     if status not in (0, 1, None):
-        counts["failures"] = [*counts["failures"], f"pytest ended with status {status}"]
+        counts["failures"].append(f"pytest ended with status {status}: {output[-300:]}")
     return counts
 
 
@@ -140,7 +164,9 @@ def _environment() -> dict[str, str]:
     if torch.cuda.is_available():
         environment["INTERNIMAGE_TEST_DEVICE"] = "cuda"
     elif environment.get("TRITON_INTERPRET") != "1":
-        raise SystemExit("torch finds no CUDA device; with TRITON_INTERPRET=1 the tests run, slowly, in the interpreter")
+        raise SystemExit(
+            "torch finds no CUDA device; with TRITON_INTERPRET=1 the tests run, slowly, in the interpreter"
+        )
     return environment
 
 

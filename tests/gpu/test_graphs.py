@@ -49,7 +49,10 @@ def forward_and_gradients(layer: nn.Module, run, x: Tensor) -> list[Tensor]:
     layer.zero_grad()
     output = run(x)
     output.square().sum().backward()
-    return [output.detach(), *(parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None)]
+    return [
+        output.detach(),
+        *(parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None),
+    ]
 
 
 @EVERY_LAYER

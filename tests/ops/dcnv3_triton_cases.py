@@ -23,7 +23,7 @@ from internimage.ops.geometry import Geometry
 from internimage.ops.triton_launch import constants_of, lanes_of
 from internimage.ops.triton_settings import Setting
 
-from .cases import CASES, DEVICE, DTYPES, Case, Inputs, Result, as_keywords, assert_same, forward, near_lattice, run
+from .cases import CASES, DEVICE, DTYPES, Case, Inputs, Result, as_keywords, assert_same, near_lattice, run
 from .test_dcnv3_ladder import RECORDED, load_recorded
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -283,7 +283,9 @@ def test_sums_in_order_where_determinism_is_asked_for(large_blocks, deterministi
 def test_the_order_of_the_sums_does_not_depend_on_the_launch(deterministic, monkeypatch):
     """Numbers of very different size, whose sum changes with the order."""
     inputs = Case("crowd", (1, 6, 6), 3, Geometry((2, 2), (1, 1), (1, 1), groups=2), offset_std=3.0).make(torch.float32)
-    inputs = replace(inputs, grad_output=inputs.grad_output * 10.0 ** torch.arange(-4, 5, device=DEVICE).repeat(24).view(1, 6, 6, 6))
+    inputs = replace(
+        inputs, grad_output=inputs.grad_output * 10.0 ** torch.arange(-4, 5, device=DEVICE).repeat(24).view(1, 6, 6, 6)
+    )
     deterministic(True)
     got = []
     for setting in (Setting(2, 32, 1), Setting(2, 8, 1)):

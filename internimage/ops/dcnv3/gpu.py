@@ -41,7 +41,9 @@ def backward(
 
     The order in which that of the input is summed up varies, unless torch is asked for deterministic algorithms.
     """
-    grad_offset, grad_mask = into or (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (offset, mask))
+    grad_offset, grad_mask = into or (
+        torch.empty_like(t, memory_format=torch.contiguous_format) for t in (offset, mask)
+    )
     if grad_output.numel() == 0:
         return torch.zeros_like(input), grad_offset.zero_(), grad_mask.zero_()
     lanes = [lanes_of(tensor, geometry.groups) for tensor in (offset, mask, grad_offset, grad_mask)]
@@ -107,6 +109,6 @@ def _constants(geometry: Geometry, softmax: bool, distances: tuple[int, ...]) ->
         "SCALE": geometry.offset_scale,
         "SOFTMAX": softmax,
     }
-    names = ("OFFSET_ROW", "OFFSET_GROUP", "MASK_ROW", "MASK_GROUP")
-    names += tuple("GRAD_" + name for name in names)
+    own = ("OFFSET_ROW", "OFFSET_GROUP", "MASK_ROW", "MASK_GROUP")
+    names = own + tuple("GRAD_" + name for name in own)
     return constants | dict(zip(names, distances, strict=False))

@@ -107,7 +107,7 @@ def _as_numbers(sizes: Sizes) -> tuple[int, ...]:
 
 def _constants(heads: int, levels: int, taps: int, softmax: bool, distances: tuple[int, ...]) -> dict[str, Any]:
     """What the kernels have compiled in of an attention."""
-    names = ("LOCATION_ROW", "LOCATION_GROUP", "WEIGHT_ROW", "WEIGHT_GROUP")
-    names += tuple("GRAD_" + name for name in names)
+    own = ("LOCATION_ROW", "LOCATION_GROUP", "WEIGHT_ROW", "WEIGHT_GROUP")
+    names = own + tuple("GRAD_" + name for name in own)
     constants = {"G": heads, "LEVELS": levels, "POINTS": taps // levels, "SOFTMAX": softmax}
     return constants | dict(zip(names, distances, strict=False))

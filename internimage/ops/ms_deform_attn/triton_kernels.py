@@ -1,8 +1,8 @@
 """The Triton kernels of attention. Only ``gpu.py`` imports this file, at the first call.
 
 The words are those of ``ops/triton_bilinear.py``; a row is one head of one query, and its taps are the points of all
-levels in turn. Heads, levels, points and the distance between rows are compiled in; sizes are not, for a detector sees new
-ones with each picture.
+levels in turn. Heads, levels, points and the distance between rows are compiled in; sizes are not, for a detector sees
+new ones with each picture.
 """
 
 from __future__ import annotations
