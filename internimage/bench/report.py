@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table as RichTable
-
-from .forms import OURS
+from . import breakdown, targets
+from .gate import BOUNDS
+from .labels import BASELINE
+from .operators import OURS
+from .shapes import parse_attention
 from .work import FORWARD
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Results = dict[str, Any]
 
 BUSY_LOAD = 1.5
 _BUSY = "The machine was busy: times are too long, and ratios less sure; repeat at a quiet moment."
+_WORDS = {"min_ms": "minimum of many", "median_ms": "median"}
 
 
 @dataclass(frozen=True)
@@ -31,30 +36,52 @@ class Table:
 def tables(results: Results) -> list[Table]:
     """Of everything that was measured."""
     found = []
+    if results.get("targets"):
+        found.append(_targets(results["targets"]))
     if results.get("op"):
-        found += [_forms(results["op"]), _variants(results["op"]), _ceilings(results), _extra_memory(results["op"])]
+        found += _operators(results)
     if results.get("model"):
-        found += [*(_networks(run) for run in results["model"]["runs"]), _peaks(results["model"])]
-        found += [_targets(results["model"]["targets"])] if results["model"]["targets"] else []
+        found += _models(results["model"], results.get("ceilings", []))
+    if results.get("compare"):
+        found.append(_compare(results["compare"]))
     return found
 
 
 def header(results: Results) -> list[str]:
     """Machine, versions, commit, date and the command that repeats the figures."""
     machine, load = results["machine"], results["machine"]["load_average"]
-    caches = ", ".join(f"{level} {_binary(size)}" for level, size in machine["caches"].items())
+    caches = ", ".join(f"{level} {binary(size)}" for level, size in machine["caches"].items())
+    on_card = machine.get("device") is not None
+    busy = load is not None and load > BUSY_LOAD and not on_card
     return [
+        *([_card(machine["device"])] if on_card else []),
         f"{machine['cpu']}, {machine['cores']} cores ({machine['system']}; {caches or 'caches unknown'}), "
-        f"load average {'unknown' if load is None else format(load, '.1f')}, kernels with {machine['instruction_set']}",
+        f"load average {'unknown' if load is None else format(load, '.1f')}"
+        + ("" if on_card else f", kernels with {machine['instruction_set']}, {threads_in_words(results)}"),
         ", ".join(f"{name} {version}" for name, version in results["versions"].items())
         + f", commit {results['commit'] or 'unknown'}, {results['date']}",
         f"Again: `{results['command']}`",
-        *([_BUSY] if load is not None and load > BUSY_LOAD else []),
+        *([_BUSY] if busy else []),
     ]
+
+
+def _card(card: Results) -> str:
+    return (
+        f"{card['name']}, {card['memory_bytes'] / 2**30:.0f} GiB, sm_{card['capability'].replace('.', '')}, "
+        f"driver {card['driver'] or 'unknown'}, CUDA {card['cuda']}"
+    )
+
+
+def threads_in_words(results: Results) -> str:
+    """How many computed."""
+    count = results["setting"]["threads"]
+    return "one thread" if count == 1 else f"{count} threads"
 
 
 def show(results: Results, console: Console) -> None:
     """Print everything."""
+    from rich.table import Table as RichTable
+
     for line in header(results):
         console.print(line, markup=False)
     for table in tables(results):
@@ -62,7 +89,7 @@ def show(results: Results, console: Console) -> None:
             title=table.title, title_justify="left", caption="\n".join(table.notes), caption_justify="left"
         )
         for index, column in enumerate(table.columns):
-            rich_table.add_column(column, justify="left" if index == 0 else "right")
+            rich_table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
         for row in table.rows:
             rich_table.add_row(*row)
         console.print(rich_table)
@@ -71,113 +98,179 @@ def show(results: Results, console: Console) -> None:
 def markdown(results: Results) -> str:
     """The same as a piece of a Markdown page."""
     parts = ["\n".join(f"- {line}" for line in header(results))]
-    for table in tables(results):
-        lines = [f"### {table.title}", ""]
-        lines += [_line(table.columns), _line(("---", *("---:" for _ in table.columns[1:])))]
-        lines += [_line(row) for row in table.rows]
-        lines += ["", *(f"{note}  " for note in table.notes[:-1]), *table.notes[-1:]] if table.notes else []
-        parts.append("\n".join(lines))
+    parts += [_as_markdown(table) for table in tables(results)]
     return "\n\n".join(parts) + "\n"
 
 
+def _as_markdown(table: Table) -> str:
+    lines = [f"### {table.title}", ""]
+    lines += [_line(table.columns), _line(("---", *("---:" for _ in table.columns[1:])))]
+    lines += [_line(row) for row in table.rows]
+    lines += ["", *(f"{note}  " for note in table.notes[:-1]), *table.notes[-1:]] if table.notes else []
+    return "\n".join(lines)
+
+
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
 
 
-def _forms(rows: list[Results]) -> Table:
-    names = list(rows[0]["ms"])
+def _targets(rows: Sequence[Results]) -> Table:
+    """What is wanted comes first: it is what one looks for."""
     return Table(
-        "dcnv3, float32, one thread: milliseconds, minimum of many",
+        "What is wanted, what came, and what an operator that costs nothing would give",
+        ("what", "wanted", "got", "free operator", "met"),
+        [
+            (
+                row["what"],
+                f"{row['sense']} {row['wanted']:.3g}" + (f" (aim {row['aim']:g})" if row["aim"] else ""),
+                f"{row['got']:.2f}",
+                ratio(row["free_operator"]),
+                "yes" if row["met"] else "no",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _operators(results: Results) -> list[Table]:
+    found = []
+    groups = list(dict.fromkeys((row["operator"], row["dtype"]) for row in results["op"]))
+    for operator, dtype in groups:
+        rows = [row for row in results["op"] if (row["operator"], row["dtype"]) == (operator, dtype)]
+        title = f"{operator}, {dtype}"
+        found += [_forms(title, rows, results), _spread(title, rows)]
+        found += [_variants(title, rows)] if any(row["variants"] for row in rows) else []
+        ceilings = next((c for c in results["ceilings"] if c["dtype"] == dtype), None)
+        found += [_achieved(title, rows, ceilings)] if ceilings else []
+        found.append(_extra_memory(title, rows))
+    return found
+
+
+def figure(results: Results) -> str:
+    """Which figure is compared where these results come from; see :func:`.op.statistic`."""
+    return "median_ms" if results["machine"].get("device") else "min_ms"
+
+
+def _names(rows: Sequence[Results], key: str = "forms") -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row[key]))
+
+
+def _forms(title: str, rows: list[Results], results: Results) -> Table:
+    names, key = _names(rows), figure(results)
+    cells = []
+    for row in rows:
+        lead = targets.over_plain(row, key)
+        times = (_ms(row["forms"].get(name), key) for name in names)
+        cells.append((row["shape"], row["direction"], *times, "" if lead is None else f"{lead:.1f}x"))
+    return Table(
+        f"{title}: milliseconds, {_WORDS[key]}",
+        ("shape", "direction", *names, "fastest PyTorch form / ours"),
+        cells,
         (
-            "shape",
-            "direction",
-            *("ours" if name == OURS else name for name in names),
-            "faster grid_sample / ours",
-            "wanted",
+            *_left_out(rows),
+            *_queries(rows),
+            *_less_exact(rows),
+            f"Largest relative error of any form before timing: {_worst(rows):.1e}.",
         ),
+    )
+
+
+def _left_out(rows: list[Results]) -> tuple[str, ...]:
+    reasons = {name: reason for row in rows for name, reason in row["left_out"].items()}
+    return tuple(f"Left out: {name}, {reason}." for name, reason in reasons.items())
+
+
+def _queries(rows: list[Results]) -> tuple[str, ...]:
+    """What a shape of attention stands for."""
+    if rows[0]["operator"] != "ms_deform_attn":
+        return ()
+    found = []
+    for shape in dict.fromkeys(row["shape"] for row in rows):
+        parsed = parse_attention(shape)
+        if parsed is not None:
+            levels = ", ".join(f"{h}x{w}" for h, w in parsed.levels)
+            found.append(f"{shape}: {parsed.looks} queries at the {parsed.positions} positions of levels {levels}.")
+    return tuple(found)
+
+
+def _worst(rows: list[Results]) -> float:
+    return max(form["error"] for row in rows for form in row["forms"].values())
+
+
+def _less_exact(rows: list[Results]) -> tuple[str, ...]:
+    """Packages of others that are off by more than ours may be."""
+    worst: dict[str, float] = {}
+    for row in rows:
+        for name, form in row["forms"].items():
+            worst[name] = max(worst.get(name, 0.0), form["error"])
+    bound = next(bound for dtype, bound in BOUNDS.items() if str(dtype) == f"torch.{rows[0]['dtype']}")
+    return tuple(
+        f"{name} is off by up to {error:.1e}; of ours {bound:g} is allowed."
+        for name, error in worst.items()
+        if error > bound
+    )
+
+
+def _spread(title: str, rows: list[Results]) -> Table:
+    names = _names(rows)
+    return Table(
+        f"{title}: median (tenth to ninetieth percentile) in milliseconds",
+        ("shape", "direction", *names),
+        [(row["shape"], row["direction"], *(_range(row["forms"].get(name)) for name in names)) for row in rows],
+    )
+
+
+def _variants(title: str, rows: list[Results]) -> Table:
+    names = _names(rows, "variants")
+    return Table(
+        f"{title}: ours on lower instruction sets, and in other dtypes on the best: milliseconds, minimum of many",
+        ("shape", "direction", rows[0]["dtype"], *names),
         [
             (
-                row["shape"],
-                row["direction"],
-                *(_number(row["ms"][name]) for name in names),
-                f"{row['ratio']:.1f}x",
-                f">= {row['wanted']:g}x" if row["wanted"] else "",
+                *(row["shape"], row["direction"], _ms(row["forms"][OURS], "min_ms")),
+                *(_ms(row["variants"].get(name), "min_ms") for name in names),
             )
             for row in rows
         ],
-        (_slowest_case(rows), f"Largest relative error of any form before timing: {_worst_error(rows):.1e}."),
     )
 
 
-def _slowest_case(rows: list[Results]) -> str:
-    """Where ours leads least, over all forms, torchvision's apart."""
-    nearest = min(rows, key=lambda row: row["ratio_to_nearest"])
-    torchvision = min(row["ratio_to_torchvision"] for row in rows)
-    return (
-        f"Nearest that any other form comes: {nearest['ratio_to_nearest']:.1f}x our time ({nearest['shape']}, "
-        f"{nearest['direction']}); torchvision's deform_conv2d at its nearest: {torchvision:.1f}x."
-    )
-
-
-def _worst_error(rows: list[Results]) -> float:
-    return max(row["errors"][name] for row in rows for name in row["ms"])
-
-
-def _variants(rows: list[Results]) -> Table:
-    names = list(rows[0]["variant_ms"])
+def _achieved(title: str, rows: list[Results], ceilings: Results) -> Table:
     return Table(
-        "Ours with lower instruction sets (float32), and in other dtypes (the best one): milliseconds",
-        ("shape", "direction", "float32", *names),
-        [
-            (
-                row["shape"],
-                row["direction"],
-                _number(row["ms"][OURS]),
-                *(_number(row["variant_ms"][name]) for name in names),
-            )
-            for row in rows
-        ],
-    )
-
-
-def _ceilings(results: Results) -> Table:
-    ceilings = results["ceilings"]
-    return Table(
-        "What ours achieves of what one thread here can do",
+        f"{title}: what ours achieves of what this machine can do",
         ("shape", "direction", "GFLOP/s", "of peak", "tensors GB/s", "of copy", "corners GB/s", "of L2 copy"),
         [
             (
-                row["shape"],
-                row["direction"],
-                f"{row['gflops']:.1f}",
-                f"{row['gflops'] / ceilings['gflops']:.0%}",
-                f"{row['gbytes_per_s']:.1f}",
+                *(row["shape"], row["direction"], number(row["gflops"]), f"{row['gflops'] / ceilings['gflops']:.0%}"),
+                number(row["gbytes_per_s"]),
                 f"{row['gbytes_per_s'] / ceilings['memory_gbytes_per_s']:.0%}",
-                f"{row['corner_gbytes_per_s']:.1f}",
+                number(row["corner_gbytes_per_s"]),
                 f"{row['corner_gbytes_per_s'] / ceilings['l2_gbytes_per_s']:.0%}",
             )
-            for row in results["op"]
+            for row in rows
         ],
         (
-            f"Peak: {ceilings['gflops']:.0f} GFLOP/s, a float32 matrix product. "
-            f"Copy: {ceilings['memory_gbytes_per_s']:.1f} GB/s larger than the caches, "
-            f"{ceilings['l2_gbytes_per_s']:.1f} GB/s within L2, reads and writes counted. All in the same process.",
-            "Flop: output pixels x G x P x (8 D + 16) forward, x (16 D + 40) backward. Tensors: each moved once. "
+            f"Peak: {ceilings['gflops']:.0f} GFLOP/s, a matrix product in {ceilings['dtype']}. "
+            f"Copy: {number(ceilings['memory_gbytes_per_s'])} GB/s larger than the caches, "
+            f"{number(ceilings['l2_gbytes_per_s'])} GB/s within L2, reads and writes counted. All in the same process.",
+            "Flop: samples x (8 D + 16) forward, x (16 D + 40) backward. Tensors: each moved once. "
             "Corners: four of D channels a sample, three times in backward.",
         ),
     )
 
 
-def _extra_memory(rows: list[Results]) -> Table:
-    names = list(rows[0]["extra_bytes"])
+def _extra_memory(title: str, rows: list[Results]) -> Table:
+    names = [
+        name for name in _names(rows) if any(row["forms"].get(name, {}).get("extra_bytes") is not None for row in rows)
+    ]
     return Table(
-        "Peak allocation beyond the output (forward), beyond the three gradients (backward alone)",
-        ("shape", "pass", *("ours" if name == OURS else name for name in names)),
+        f"{title}: peak allocation beyond the output (forward), beyond the gradients (backward alone)",
+        ("shape", "pass", *names),
         [
             (
                 row["shape"],
                 "forward" if row["direction"] == FORWARD else "backward",
-                *(_binary(row["extra_bytes"][name]) for name in names),
+                *(binary(row["forms"].get(name, {}).get("extra_bytes"), "") for name in names),
             )
             for row in rows
         ],
@@ -185,48 +278,83 @@ def _extra_memory(rows: list[Results]) -> Table:
     )
 
 
-def _networks(run: Results) -> Table:
+def _models(model: Results, ceilings: Sequence[Results]) -> list[Table]:
+    found = []
+    for run in model["runs"]:
+        found.append(_networks(run, next((c for c in ceilings if c["dtype"] == run["dtype"]), None)))
+        found += [_breakdown(run, rows)] if (rows := _times_of(model, run)) else []
+    return found + ([_peaks(model["memory"])] if model["memory"] else [])
+
+
+def _networks(run: Results, ceilings: Results | None) -> Table:
+    baseline = run["baseline"] or next(iter(BASELINE.values()))
+    size = "x".join(map(str, (run["batch"], *run["size"])))
     return Table(
-        f"{run['task']}, {run['size'][0]}x{run['size'][1]}, batch 1, float32, one thread, {run['pairs']} pairs",
-        ("network", "min ms", "median ms", "over convnext_tiny", "in CPU time", "over ours", "in CPU time"),
+        f"{run['task']} {size}, {run['precision']}, {run['pairs']} pairs",
+        (
+            *("network", "median ms", "10 to 90 %", "min ms", "images/s", "GFLOP/s", "of peak", "peak memory"),
+            *(f"over {baseline}", "CPU time", "over ours", "CPU time"),
+        ),
         [
             (
-                _network(row["form"]),
-                _number(row["min_ms"]),
-                _number(row["median_ms"]),
+                *(row["network"], number(row["median_ms"]), f"{number(row['p10_ms'])} to {number(row['p90_ms'])}"),
+                *(number(row["min_ms"]), number(row["images_per_s"]), *_speed(row, ceilings)),
+                binary(row["peak_bytes"], ""),
                 *(
-                    _ratio(row[key])
-                    for key in ("over_convnext", "over_convnext_cpu_time", "over_ours", "over_ours_cpu_time")
+                    ratio(row[key])
+                    for key in ("over_baseline", "over_baseline_cpu_time", "over_own", "over_own_cpu_time")
                 ),
             )
             for row in run["rows"]
         ],
         (
-            "Ratios are medians over the pairs. Offsets are random, two pixels standard deviation.",
-            f"Relative error before timing: {run['error']:.1e}.",
-            *(() if any(row["over_convnext"] for row in run["rows"]) else (_NO_TIMM,)),
+            "Ratios are medians over the pairs, on the clock and in processor time; over ours: the same network on our "
+            "operator. Offsets are random, two pixels standard deviation.",
+            "Relative error before timing: " + ", ".join(f"{n} {e:.1e}" for n, e in run["errors"].items()) + ".",
+            "GFLOP/s: products, convolutions and operators of a forward pass; peak: of a matrix product in the dtype. "
+            "Peak memory: as PyTorch's allocator counts, above weights and input.",
+            *(f"Left out: {name}, {reason}." for name, reason in run["left_out"].items()),
+            *(() if run["baseline"] else (_NO_PEERS,)),
         ),
     )
 
 
-_NO_TIMM = "convnext_tiny is left out: it comes with timm, which is not installed (pip install timm)."
+def _speed(row: Results, ceilings: Results | None) -> tuple[str, str]:
+    """GFLOP/s, and that as a share of a matrix product."""
+    if row["gflops"] is None:
+        return "", ""
+    return number(row["gflops"]), f"{row['gflops'] / ceilings['gflops']:.0%}" if ceilings else ""
 
 
-def _network(form: str) -> str:
-    return form if "_" in form.split()[0] else f"internimage_t {form}"
+_NO_PEERS = "No network of timm was asked for, or timm is not installed (pip install timm)."
 
 
-def _peaks(model: Results) -> Table:
+def _times_of(model: Results, run: Results) -> list[Results]:
+    if run["task"] != "classify":
+        return []
+    return [row for row in model["where_time_goes"] if (row["batch"], row["dtype"]) == (run["batch"], run["dtype"])]
+
+
+def _breakdown(run: Results, rows: list[Results]) -> Table:
+    return Table(
+        f"Where the time goes: {run['task']}, batch {run['batch']}, {run['precision']}, milliseconds",
+        ("network", *breakdown.KINDS),
+        [(row["network"], *(number(row["ms"][kind]) for kind in breakdown.KINDS)) for row in rows],
+        ("By PyTorch's profiler, outside the timed runs; the last column is what the run takes beyond the kernels.",),
+    )
+
+
+def _peaks(rows: list[Results]) -> Table:
     return Table(
         "Peak memory of the feature extractors above weights and input",
         ("network", "input", "peak resident", "peak allocated"),
         [
             (
-                _network(row["form"]),
+                row["network"],
                 "x".join(map(str, row["size"])),
-                *(_binary(row[key]) for key in ("resident_bytes", "allocated_bytes")),
+                *(binary(row[key]) for key in ("resident_bytes", "allocated_bytes")),
             )
-            for row in model["memory"]
+            for row in rows
         ],
         (
             "Each in a fresh process. Resident: high-water mark of the process above what it held once the input "
@@ -235,35 +363,43 @@ def _peaks(model: Results) -> Table:
     )
 
 
-def _targets(targets: list[Results]) -> Table:
+def _compare(compare: Results) -> Table:
     return Table(
-        "What is wanted, what came, and what an operator that costs nothing would give",
-        ("what", "wanted", "got", "free operator", "met"),
-        [
-            (
-                t["what"],
-                f"{t['sense']} {t['wanted']:g}",
-                f"{t['got']:.2f}",
-                f"{t['free_operator']:.2f}",
-                "yes" if t["met"] else "no",
-            )
-            for t in targets
-        ],
+        f"This tree beside {compare['ref']} ({compare['commit']}), in turns",
+        ("what", "this ms", f"{compare['ref']} ms", f"{compare['ref']} / this"),
+        [(row["what"], *((row["left_out"], "", "") if row["left_out"] else _compared(row))) for row in compare["rows"]],
+        ("Minimum of many; the ratio is the median over the turns, above 1 where this tree is faster.",),
     )
 
 
-def _number(value: float) -> str:
+def _compared(row: Results) -> tuple[str, str, str]:
+    return number(row["this_ms"]), number(row["ref_ms"]), f"{row['ratio']:.2f}"
+
+
+def _ms(form: Results | None, key: str) -> str:
+    return "" if form is None else number(form[key])
+
+
+def _range(form: Results | None) -> str:
+    if form is None:
+        return ""
+    return f"{number(form['median_ms'])} ({number(form['p10_ms'])}-{number(form['p90_ms'])})"
+
+
+def number(value: float) -> str:
     """Three figures."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _ratio(value: float | None) -> str:
+def ratio(value: float | None) -> str:
+    """Two decimals, or nothing."""
     return "" if value is None else f"{value:.2f}"
 
 
-def _binary(size: int | None) -> str:
+def binary(size: int | None, unknown: str = "not known") -> str:
+    """Bytes in words."""
     if size is None:
-        return "not known"
+        return unknown
     if abs(size) < 2**10:
         return f"{size} B"
     return f"{size / 2**10:.0f} KiB" if abs(size) < 2**20 else f"{size / 2**20:.1f} MiB"

@@ -6,8 +6,10 @@ Source: Xiong et al. 2024, "Efficient Deformable ConvNets", arXiv 2401.06197.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import fused
@@ -16,7 +18,7 @@ from ..ops.dcnv3.op import BACKENDS
 from ..ops.dcnv4 import dcnv4_on_maps, packed_channels
 from ..ops.dispatch import named
 from ..ops.geometry import Geometry, IntPair, as_pair
-from .convolution import check_tensor
+from .convolution import ChannelsLastConv2d, check_tensor
 from .offset_branch import check_blend, check_size, depthwise_branch, middle_pixels
 
 INITS = ("released", "average")
@@ -113,35 +115,49 @@ class DCNv4(nn.Module):
         """Whether there are projections before and after the operator."""
         return "value_proj" in self._modules
 
-    @property
-    def last(self) -> nn.Module:
-        """The layer that makes the output, where there are projections."""
-        return self.output_proj
-
-    def forward(self, x: Tensor, start: Tensor | None = None, *, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
         """(N, H, W, C) to (N, H_out, W_out, C), or (N, H*W, C) to (N, H_out*W_out, C).
 
-        ``size`` is (H, W) of pixels in one row, by default the sides of a square. With ``start``, of the shape of the
-        output, for inference where the fused passes run, the last matrix product is added to it, in place of a bias;
-        ``start`` is overwritten.
+        ``size`` is (H, W) of pixels in one row, by default the sides of a square.
         """
         check_tensor("input", x, self.offset_mask)
         if x.dim() == 3:
-            x = x.unflatten(1, _size(x, size))
-            return self.forward(x, start).flatten(1, 2)
+            return self.forward(x.unflatten(1, _size(x, size))).flatten(1, 2)
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(
                 f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels}) or (N, H*W, {self.channels})"
             )
         check_size(x, self.dw_kernel_size, self.geometry)
+        output = self._sample(x)
+        return self.output_proj(output) if self.has_pointwise else output
+
+    def plain_parts(self) -> tuple[nn.Module, ...]:
+        """All parts, where they are those that the fused passes know."""
+        parts: tuple[Any, ...] = tuple(self._modules.values())
+        known = {*map(type, parts)} <= {ChannelsLastConv2d, nn.Linear}
+        return (self, *parts) if known and self.has_pointwise and self.backend in (None, "cpu") else ()
+
+    def forward_fused(self, x: Tensor, start: Tensor) -> Tensor:
+        """For inference on the CPU, where the fused passes take it: the last matrix product is added to ``start``.
+
+        ``start`` has the shape of the output; what is added is without the bias.
+        """
+        (weight, *bias), (packed_weight, *packed_bias), (last_weight, _) = map(
+            fused.weight_and_bias, (self.value_proj, self.offset_mask, self.output_proj)
+        )
+        if self.center_feature_scale:  # the blend wants the bias of the values at once
+            return fused.add_product_(start, self._sample(x), last_weight)
+        packed = F.linear(self._seen_by_offsets(x), packed_weight)
+        biases = (*bias, *packed_bias)
+        output = dcnv4_on_maps(F.linear(x, weight), packed, self.geometry, self.softmax, self.backend, biases)
+        return fused.add_product_(start, output, last_weight)
+
+    def _sample(self, x: Tensor) -> Tensor:
+        """All but the last projection."""
         offset_mask = self.offset_mask(self._seen_by_offsets(x))
         values = self.value_proj(x) if self.has_pointwise else x
         output = dcnv4_on_maps(values, offset_mask, self.geometry, self.softmax, self.backend)
-        if self.center_feature_scale:
-            output = self._blend(output, values)
-        if not self.has_pointwise:
-            return output
-        return self.output_proj(output) if start is None else fused.add_product_(start, output, self.output_proj.weight)
+        return self._blend(output, values) if self.center_feature_scale else output
 
     def _seen_by_offsets(self, x: Tensor) -> Tensor:
         """What offsets and masks are predicted from, a pixel for each output pixel."""

@@ -5,6 +5,8 @@ Source: Wang et al. 2023, arXiv 2211.05778, section 3.1.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -109,30 +111,51 @@ class DCNv3(nn.Module):
         offset, logits = F.linear(features, weight, bias).split(sizes, dim=-1)
         return features, offset, logits
 
-    @property
-    def last(self) -> nn.Linear:
-        """The layer that makes the output."""
-        return self.output_proj
-
-    def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """(N, H, W, C) to (N, H_out, W_out, C).
-
-        With ``start``, of the shape of the output, for inference where the fused passes run, the last matrix product is
-        added to it, in place of a bias; ``start`` is overwritten.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) to (N, H_out, W_out, C)."""
         check_tensor("input", x, self.dw_conv)
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels})")
         check_size(x, self.dw_kernel_size, self.geometry)
-        features, values, output = self._sample_fused(x) if self._fuses(x) else self._sample(x)
+        if fused.takes_all_of(self, x):
+            return self.forward_fused(x)
+        features, values, output = self._sample(x)
+        return self.output_proj(self._blend(features, values, output) if self.center_feature_scale else output)
+
+    def plain_parts(self) -> tuple[nn.Module, ...]:
+        """All parts, where they are those that the fused passes know."""
+        parts = _parts(self._modules)
+        if self.use_dcn_v4_op or self.backend not in (None, "cpu") or tuple(map(type, parts)) != _PLAIN:
+            return ()
+        return self, *parts
+
+    def forward_fused(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """The same for inference on the CPU, where the fused passes take it.
+
+        With ``start``, of the shape of the output, the last matrix product is added to it, in place of a bias.
+        """
+        conv, norm, _, *linears = _parts(self._modules)
+        offset, mask, before, after = map(fused.weight_and_bias, linears)
+        features = fused.depthwise_norm_gelu(x, conv, norm)
+        # joining the weights of offsets and masks would cost more here than a second matrix product
+        offsets, logits = F.linear(features, offset[0]), F.linear(features, mask[0])
+        # last, so that it is still in the cache when it is sampled; the blend with the centre wants its bias at once
+        bias = None if self.center_feature_scale else before[1]
+        values = F.linear(x, before[0], before[1] if bias is None else None)
+        biases = (bias, offset[1], mask[1])
+        output = dcnv3_from_logits(values, offsets, logits, self.geometry, self.backend, biases)
         if self.center_feature_scale:
-            scale = self.center_feature_scale_proj(features).sigmoid().to(output.dtype)
-            grouped = (*output.shape[:3], self.geometry.groups, -1)
-            blend = torch.lerp(output.reshape(grouped), values.to(output.dtype).reshape(grouped), scale.unsqueeze(-1))
-            output = blend.reshape(output.shape)
+            output = self._blend(features, values, output)
         if start is None:
-            return self.output_proj(output)
-        return fused.add_product_(start, output, self.output_proj.weight)
+            return F.linear(output, *after)
+        return fused.add_product_(start, output, after[0])
+
+    def _blend(self, features: Tensor, values: Tensor, output: Tensor) -> Tensor:
+        """What was sampled and the projected input at the pixel itself, each group in a share of its own."""
+        scale = self.center_feature_scale_proj(features).sigmoid().to(output.dtype)
+        grouped = (*output.shape[:3], self.geometry.groups, -1)
+        blend = torch.lerp(output.reshape(grouped), values.to(output.dtype).reshape(grouped), scale.unsqueeze(-1))
+        return blend.reshape(output.shape)
 
     def _sample(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the depthwise branch, the projected input, and what the operator makes of them."""
@@ -152,28 +175,14 @@ class DCNv3(nn.Module):
         values, packed = self.input_proj(x), F.linear(features, weight[0, 0].t(), bias[0, 0, 0])
         return features, values, dcnv4_on_maps(values, packed, g, True, self.backend)
 
-    def _sample_fused(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same for inference on the CPU, where joining two weights costs more than a second matrix product."""
-        assert isinstance(self.dw_norm, nn.LayerNorm)
-        features = fused.depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
-        offset, logits = F.linear(features, self.offset.weight), F.linear(features, self.mask.weight)
-        # last, so that it is still in the cache when it is sampled; the blend with the centre wants its bias at once
-        bias = None if self.center_feature_scale else self.input_proj.bias
-        values = self.input_proj(x) if bias is None else F.linear(x, self.input_proj.weight)
-        biases = (bias, self.offset.bias, self.mask.bias)
-        return features, values, dcnv3_from_logits(values, offset, logits, self.geometry, self.backend, biases)
-
-    def _fuses(self, x: Tensor) -> bool:
-        branch = (self.dw_conv, self.dw_norm, self.dw_act)
-        usual = tuple(map(type, branch)) == (ChannelsLastConv2d, nn.LayerNorm, nn.GELU)
-        linears = (self.offset, self.mask, self.input_proj)
-        if self.use_dcn_v4_op or not usual or self.backend not in (None, "cpu") or {*map(type, linears)} != {nn.Linear}:
-            return False
-        return fused.takes(x, *branch, *linears)
-
     def extra_repr(self) -> str:
         g = self.geometry
         return (
             f"channels={self.channels}, kernel_size={g.kernel_size}, stride={g.stride}, padding={g.padding}, "
             f"dilation={g.dilation}, groups={g.groups}, offset_scale={g.offset_scale}, remove_center={g.remove_center}"
         )
+
+
+# of ``_modules``: an attribute of a module costs ten times as much
+_parts = itemgetter("dw_conv", "dw_norm", "dw_act", "offset", "mask", "input_proj", "output_proj")
+_PLAIN = (ChannelsLastConv2d, nn.LayerNorm, nn.GELU, nn.Linear, nn.Linear, nn.Linear, nn.Linear)

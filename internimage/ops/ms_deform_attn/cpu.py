@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import native
 from ..dispatch import Call
-from ..layout import by_group
+from ..native import DeformableProblem
 from ..native.deformable import DeformableCall
 from .levels import Sizes
 
@@ -51,18 +51,14 @@ def backward(
         return grad_values.to(values.dtype), grad_locations, grad_weights.to(weights.dtype)
     grad_locations, grad_weights = (torch.empty(t.shape, dtype=t.dtype) for t in (locations, weights))
     call, _levels = _call(values, locations, weights, sizes, softmax)
-    grads = (by_group(grad.unsqueeze(1), weights.shape[2]) for grad in (grad_locations, grad_weights))
-    return call.backward(grad_output, *grads), grad_locations, grad_weights
+    grad_values = call.backward(grad_output, grad_locations.unsqueeze(1), grad_weights.unsqueeze(1))
+    return grad_values, grad_locations, grad_weights
 
 
 def _call(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool):
     """The call, and the numbers that it points to."""
     levels = (ctypes.c_int64 * (2 * len(sizes)))(*(side for size in sizes for side in size))
-    call = DeformableCall(
-        values,
-        by_group(locations.unsqueeze(1), weights.shape[2]),
-        by_group(weights.unsqueeze(1), weights.shape[2]),
-        softmax,
+    problem = DeformableProblem(
         h=1,
         w=values.shape[1],
         h_out=1,
@@ -71,4 +67,5 @@ def _call(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, soft
         level_count=len(sizes),
         points=weights.shape[3] // len(sizes),
     )
-    return call, levels
+    tensors = (values, locations.unsqueeze(1), weights.unsqueeze(1))
+    return DeformableCall(problem, *tensors, weights.shape[2], softmax), levels
