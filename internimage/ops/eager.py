@@ -26,7 +26,8 @@ class Kernels(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        return None, None, *ctx.backend.backward(grad_output.contiguous(), *ctx.saved_tensors, *ctx.call)
+        grad_output = grad_output.contiguous().resolve_neg()
+        return None, None, *ctx.backend.backward(grad_output, *ctx.saved_tensors, *ctx.call)
 
 
 def run(backend: Backend, tensors: tuple[Tensor, ...], call: tuple, in_graph: Callable[[], Tensor]) -> Tensor:
@@ -39,13 +40,15 @@ def run(backend: Backend, tensors: tuple[Tensor, ...], call: tuple, in_graph: Ca
         raise BackendError(
             f'torch.func transforms do not see into backend {backend.name!r}; pass backend="reference", same numbers'
         )
-    if _is_traced(tensors):
+    if _go_through_the_dispatcher(tensors):
         return in_graph()
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return Kernels.apply(backend, call, *tensors)
     return backend.forward(*tensors, *call)
 
 
-def _is_traced(tensors: tuple[Tensor, ...]) -> bool:
-    """Whether somebody follows each operator: a kernel would read memory that is not there, or go unnoticed."""
-    return is_in_torch_dispatch_mode() or any(type(tensor) not in _OWN_MEMORY for tensor in tensors)
+def _go_through_the_dispatcher(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether a kernel cannot read them as they are: no memory, signs to be flipped, somebody who traces the call."""
+    if is_in_torch_dispatch_mode():
+        return True
+    return any(type(tensor) not in _OWN_MEMORY or tensor.is_neg() for tensor in tensors)

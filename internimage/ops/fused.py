@@ -41,12 +41,14 @@ def takes_all_of(module: Any, x: Tensor) -> bool:
 def _is_plain_inference(x: Tensor) -> bool:
     if type(x) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
         return False
-    if not x.is_cpu or x.dtype not in _DTYPES or not x.numel():
+    if not x.is_cpu or x.dtype not in _DTYPES or not x.numel() or x.is_neg():
         return False
     # under autocast maps are of its dtype
     if torch.is_autocast_enabled("cpu") and x.dtype is not torch.get_autocast_dtype("cpu"):
         return False
-    return not is_in_torch_dispatch_mode() and not any(_GLOBAL_HOOKS) and _runs_here()
+    if is_in_torch_dispatch_mode() or torch._C._are_functorch_transforms_active():
+        return False
+    return not any(_GLOBAL_HOOKS) and _runs_here()
 
 
 def _are_plain(modules: tuple[nn.Module, ...], x: Tensor) -> bool:

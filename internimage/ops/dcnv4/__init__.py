@@ -1,7 +1,7 @@
 """Deformable convolution v4: checks the arguments, picks a backend, calls it.
 
-It samples as DCNv3 does, so this folder has no reference and no kernels: ``op.py`` hands the backends of DCNv3 views of
-the packed tensor, ``packed.py`` knows its layout.
+It samples as DCNv3 does, so this folder has no formula and no kernels of its own: ``op.py`` hands the backends of DCNv3
+views of the packed tensor, ``cpu.py`` does so without making the views, ``packed.py`` knows the layout.
 """
 
 from __future__ import annotations
