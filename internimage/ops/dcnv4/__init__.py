@@ -1,4 +1,8 @@
-"""Deformable convolution v4: checks the arguments, picks a backend, calls it."""
+"""Deformable convolution v4: checks the arguments, picks a backend, calls it.
+
+It samples as DCNv3 does, so this folder has no reference and no kernels: ``op.py`` hands the backends of DCNv3 views of
+the packed tensor, ``packed.py`` knows its layout.
+"""
 
 from __future__ import annotations
 
