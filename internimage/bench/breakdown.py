@@ -47,7 +47,7 @@ def shares(run: Callable[[], object], runs: int = RUNS) -> dict[str, float]:
     kernels = sum(found.values())
     scale = min(1.0, 1e3 * seconds / kernels) if kernels else 1.0
     found = {kind: ms * scale for kind, ms in found.items()}
-    found[REST] = 1e3 * seconds - sum(found.values())
+    found[REST] = max(0.0, 1e3 * seconds - sum(found.values()))
     return found
 
 

@@ -19,8 +19,13 @@ from ..models import create_model
 from .labels import FREE, ON_GRID_SAMPLE, PEERS, VARIANTS
 from .shapes import split_words
 
-_CORES = ((deform_conv, "dcnv3_from_logits"), (dcnv4_layer, "dcnv4"))
-"""Where the layers call their operators."""
+_CORES = tuple(
+    (module, name)
+    for module in (deform_conv, dcnv4_layer)
+    for name in ("dcnv3_from_logits", "dcnv4_on_maps")
+    if hasattr(module, name)
+)
+"""Where the layers call their operators; :func:`.model.gate` notices when there is another place."""
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,9 @@ class DCNv4(nn.Module):
                 f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels}) or (N, H*W, {self.channels})"
             )
         check_size(x, self.dw_kernel_size, self.geometry)
+        x = fused.seen_by_layers(x)
+        if fused.takes_all_of(self, x):
+            return self.forward_fused(x)
         output = self._sample(x)
         return self.output_proj(output) if self.has_pointwise else output
 
@@ -137,20 +140,19 @@ class DCNv4(nn.Module):
         known = {*map(type, parts)} <= {ChannelsLastConv2d, nn.Linear}
         return (self, *parts) if known and self.has_pointwise and self.backend in (None, "cpu") else ()
 
-    def forward_fused(self, x: Tensor, start: Tensor) -> Tensor:
-        """For inference on the CPU, where the fused passes take it: the last matrix product is added to ``start``.
+    def forward_fused(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """The same for inference on the CPU, where the fused passes take it.
 
-        ``start`` has the shape of the output; what is added is without the bias.
+        With ``start``, of the shape of the output, the last matrix product is added to it, in place of a bias.
         """
-        (weight, *bias), (packed_weight, *packed_bias), (last_weight, _) = map(
-            fused.weight_and_bias, (self.value_proj, self.offset_mask, self.output_proj)
-        )
+        before, packed, after = map(fused.weight_and_bias, (self.value_proj, self.offset_mask, self.output_proj))
         if self.center_feature_scale:  # the blend wants the bias of the values at once
-            return fused.add_product_(start, self._sample(x), last_weight)
-        packed = F.linear(self._seen_by_offsets(x), packed_weight)
-        biases = (*bias, *packed_bias)
-        output = dcnv4_on_maps(F.linear(x, weight), packed, self.geometry, self.softmax, self.backend, biases)
-        return fused.add_product_(start, output, last_weight)
+            output = self._sample(x)
+        else:
+            values, offset_mask = F.linear(x, before[0]), F.linear(self._seen_by_offsets(x), packed[0])
+            biases = (before[1], packed[1])
+            output = dcnv4_on_maps(values, offset_mask, self.geometry, self.softmax, self.backend, biases)
+        return F.linear(output, *after) if start is None else fused.add_product_(start, output, after[0])
 
     def _sample(self, x: Tensor) -> Tensor:
         """All but the last projection."""

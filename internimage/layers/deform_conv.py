@@ -117,6 +117,7 @@ class DCNv3(nn.Module):
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels})")
         check_size(x, self.dw_kernel_size, self.geometry)
+        x = fused.seen_by_layers(x)
         if fused.takes_all_of(self, x):
             return self.forward_fused(x)
         features, values, output = self._sample(x)

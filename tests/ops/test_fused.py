@@ -110,6 +110,18 @@ def test_norm_and_gelu(level, channels, dtype, gelu):
     assert_close(got, nn.GELU()(want) if gelu else want, "fused pass")
 
 
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE, ids=str)
+@pytest.mark.parametrize("channels", [2, 7, 16, 48, 65])
+@pytest.mark.parametrize("scaled", [False, True], ids=["bare", "scaled"])
+def test_add_norm(level, channels, dtype, scaled):
+    _, norm = depthwise_branch(channels, (1, 1), (1, 1), dtype)
+    residual, x = normal(2, 3, 3, channels, seed=1).to(dtype), normal(2, 3, 3, channels).to(dtype)
+    scale = normal(channels, seed=2).to(dtype) if scaled else None
+    branch = copy.deepcopy(norm).double()(x.double()).detach()
+    want = residual.double() + (branch if scale is None else scale.double() * branch)
+    assert_close(fused.add_norm(residual, x, norm, scale), want, "fused pass")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_parameters_may_be_float32_beside_maps_of_half_types(level, dtype):
     conv, norm = depthwise_branch(20, (3, 3), (1, 1), torch.float32)
@@ -122,36 +134,47 @@ def test_parameters_may_be_float32_beside_maps_of_half_types(level, dtype):
     assert_close(fused.add_bias_gelu_(x.clone(), bias), nn.GELU()(x.double() + bias.double()), "fused pass")
 
 
-@pytest.mark.parametrize("name", ["internimage_t", "flash_internimage_t"])
+BLOCKS = {
+    "dcnv3": ("internimage_t", {}),
+    "dcnv4": ("flash_internimage_t", {}),
+    "dcnv4_depthwise": ("flash_internimage_t", {"dw_kernel_size": 3}),
+    "post_norm": ("internimage_t", {"post_norm": True}),
+    "post_norm_scaled": ("internimage_s", {}),
+    "post_norm_scaled_dcnv4": ("flash_internimage_l", {}),
+    "blend": ("internimage_t", {"post_norm": True, "center_feature_scale": True, "dw_kernel_size": 5}),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16], ids=str)
 def test_a_block_gives_what_its_modules_give(name, dtype, monkeypatch):
-    block = learned_block(name)
+    block = learned_block(*BLOCKS[name])
     x = normal(2, 5, 6, 16).to(dtype or torch.float32)
     want = copy.deepcopy(block).double()(x.double()).detach()
     around = torch.autocast("cpu", dtype) if dtype else contextlib.nullcontext()
     with torch.no_grad(), around:
-        assert fused.takes_all_of(block, x)
+        whole = not (dtype and block.scaled)  # learned scales make float32 maps there; the branches alone are fused
+        assert fused.takes_all_of(block, x) == whole
         got = block(x)
         monkeypatch.setattr(fused, "_runs_here", lambda: False)
         plain = block(x)
-    assert got.dtype == plain.dtype == x.dtype
-    assert_close(plain, want, "module")
-    assert_close(got, want, "module")
+    assert got.dtype == plain.dtype == (x.dtype if whole else torch.float32)
+    assert_close(plain, want, "module", dtype or torch.float32)
+    assert_close(got, want, "module", dtype or torch.float32)
 
 
 @torch.no_grad()
-def learned_block(name: str) -> nn.Module:
+def learned_block(name: str, config: dict) -> nn.Module:
     """A block of the first level as training leaves it: no parameter is zero."""
-    block = (
-        create_model(name, channels=16, groups=(2, 4, 8, 16), depths=(1, 1, 1, 1)).eval().backbone.levels[0].blocks[0]
-    )
+    model = create_model(name, channels=16, groups=(2, 4, 8, 16), depths=(1, 1, 1, 1), **config).eval()
+    block = model.backbone.levels[0].blocks[0]
     for seed, parameter in enumerate(block.parameters()):
         parameter.copy_(normal(*parameter.shape, seed=seed) * (0.2 if parameter.dim() > 1 else 0.5))
     return block
 
 
 def test_a_block_steps_aside_for_whoever_watches_or_changes_a_part():
-    block, x = learned_block("internimage_t"), normal(1, 5, 6, 16).float()
+    block, x = learned_block("internimage_t", {}), normal(1, 5, 6, 16).float()
     with torch.no_grad():
         assert fused.takes_all_of(block, x)
         for name, part in list(block.named_modules()):
