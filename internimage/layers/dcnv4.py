@@ -16,6 +16,7 @@ from ..ops import fused
 from ..ops.checks import size_of_row
 from ..ops.dcnv3.op import BACKENDS
 from ..ops.dcnv4 import dcnv4_on_maps, packed_channels
+from ..ops.dcnv4.packed import unpack
 from ..ops.dispatch import named
 from ..ops.geometry import Geometry, IntPair, as_pair
 from .convolution import ChannelsLastConv2d, check_tensor
@@ -160,6 +161,11 @@ class DCNv4(nn.Module):
         values = self.value_proj(x) if self.has_pointwise else x
         output = dcnv4_on_maps(values, offset_mask, self.geometry, self.softmax, self.backend)
         return self._blend(output, values) if self.center_feature_scale else output
+
+    def sampling(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets (N, H_out, W_out, G, P*2) and masks (N, H_out, W_out, G, P), as the operator uses them."""
+        offset, mask = unpack(self.offset_mask(self._seen_by_offsets(x)), self.geometry)
+        return offset, mask.softmax(-1) if self.softmax else mask
 
     def _seen_by_offsets(self, x: Tensor) -> Tensor:
         """What offsets and masks are predicted from, a pixel for each output pixel."""
