@@ -289,11 +289,12 @@ def _models(model: Results, ceilings: Sequence[Results]) -> list[Table]:
 def _networks(run: Results, ceilings: Results | None) -> Table:
     baseline = run["baseline"] or next(iter(BASELINE.values()))
     size = "x".join(map(str, (run["batch"], *run["size"])))
+    released = ("released TensorRT, images/s",) if any(row["released_images_per_s"] for row in run["rows"]) else ()
     return Table(
         f"{run['task']} {size}, {run['precision']}, {run['pairs']} pairs",
         (
             *("network", "median ms", "10 to 90 %", "min ms", "images/s", "GFLOP/s", "of peak", "peak memory"),
-            *(f"over {baseline}", "CPU time", "over ours", "CPU time"),
+            *(f"over {baseline}", "CPU time", "over ours", "CPU time", *released),
         ),
         [
             (

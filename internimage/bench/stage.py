@@ -22,8 +22,8 @@ import torch
 from . import machine, op, peers, report, results, targets
 from .shapes import AttentionShape, MapShape, Shape
 
-LIMIT = 500.0  # seconds; no piece is begun that would probably end later
-CUT = 525  # seconds, after which a piece is stopped
+LIMIT = 490.0  # seconds; no piece is begun that would probably end later
+CUT = 515  # seconds, after which a piece is stopped
 STARTED = time.monotonic()
 FILES = {"op": "gpu-bench-op", "model": "gpu-bench-model"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -118,6 +119,31 @@ def test_a_training_step_changes_the_weights_and_no_gate_is_skipped():
     candidate = model.candidates_of(["flash_internimage_t"], SIZE, setting)[0]
     losses = [float(candidate.run()) for _ in range(2)]
     assert losses[0] != losses[1]
+
+
+def test_a_recorded_network_is_replayed(monkeypatch):
+    told = []
+
+    class Graph:
+        def replay(self):
+            told.append("replay")
+
+    class Stream:
+        def __init__(self, device=None):
+            pass
+
+        def wait_stream(self, other):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    for name in ("device", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
+    run = model.measure(["internimage_t"], Size(1, 32, 32, 1), Setting(graphs=True, variants=()))
+    recorded = run["rows"][1]
+    assert recorded["network"] == "internimage_t graph" and told and recorded["peak_bytes"] is None
+    assert recorded["released_images_per_s"] == 156
 
 
 @pytest.mark.slow
@@ -245,6 +271,13 @@ class TestMemory:
     def test_both_peaks_of_a_network(self, label):
         peaks = memory.network_peaks(label, (64, 64))
         assert set(peaks) == {"resident_bytes", "allocated_bytes"} and peaks["allocated_bytes"] > 0
+
+    def test_a_card_tells_its_own_peak(self, monkeypatch):
+        for name, answer in (("memory_allocated", 100), ("max_memory_allocated", 350)):
+            monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+        for name in ("synchronize", "reset_peak_memory_stats"):
+            monkeypatch.setattr(torch.cuda, name, lambda device: None)
+        assert memory.peak_allocation(lambda: None, torch.device("cuda")) == 250
 
     def test_every_network_is_weighed(self, monkeypatch):
         monkeypatch.setattr(model, "peaks", lambda label, size: {"resident_bytes": 1, "allocated_bytes": 1})

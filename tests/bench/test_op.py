@@ -80,6 +80,18 @@ def test_without_queries_there_is_one_for_each_position_in_order():
     assert mean[:8, 1].mean() < mean[-8:, 1].mean()
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_on_a_card_there_are_compiled_forms_that_compute_the_same(name, monkeypatch):
+    options = []
+    monkeypatch.setattr(torch, "compile", lambda run, **given: options.append(given) or run)
+    known, inputs = made(name)
+    forms = known.forms("cuda")
+    (compiled,) = [form for form in forms if form.endswith(" compiled")]
+    assert op.check_peer(forms[compiled], inputs, known.exact(inputs))[0] == ""
+    assert options == [{"dynamic": False, "fullgraph": True}]
+    assert set(forms) - {compiled} == set(known.forms("cpu"))
+
+
 @needs_kernel
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_row_holds_every_form_and_variant(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 
 import pytest
 import torch
@@ -87,6 +88,15 @@ class TestTables:
         assert report.header(results)[0] == "NVIDIA H100, 80 GiB, sm_90, driver unknown, CUDA 13.0"
         assert "milliseconds, median" in report.markdown(results)
 
+    def test_released_figures_stand_beside_ours_where_there_are_some(self, results):
+        assert "released" not in report.markdown(results)
+        results["model"]["runs"][0]["rows"][0]["released_images_per_s"] = 156
+        assert "| released TensorRT, images/s |" in report.markdown(results) and "| 156 |" in report.markdown(results)
+
+    def test_a_peer_that_is_less_exact_is_named(self, results):
+        results["op"][0]["forms"]["gs"]["error"] = 1e-3
+        assert "gs is off by up to 1.0e-03; of ours 0.0001 is allowed." in report.markdown(results)
+
     def test_absent_peers_are_said(self, results):
         run = results["model"]["runs"][0]
         run["baseline"] = None
@@ -112,6 +122,15 @@ class TestMachine:
     def test_a_card_without_its_tool_has_no_driver_version(self, monkeypatch):
         monkeypatch.setenv("PATH", "")
         assert machine._driver() is None
+
+    def test_a_card_is_described(self, monkeypatch):
+        card = types.SimpleNamespace(name="NVIDIA H100", total_memory=80, major=9, minor=0, L2_cache_size=50)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+        monkeypatch.setattr(machine, "_driver", lambda: "580.1")
+        found = machine.describe_card(torch.device("cuda"))
+        assert (found["name"], found["capability"], found["l2_bytes"], found["driver"]) == (
+            "NVIDIA H100", "9.0", 50, "580.1",
+        )  # fmt: skip
 
     def test_the_digest_is_of_the_sources(self):
         digest = machine.source_digest()
