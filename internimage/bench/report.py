@@ -305,6 +305,7 @@ def _networks(run: Results, ceilings: Results | None) -> Table:
                     ratio(row[key])
                     for key in ("over_baseline", "over_baseline_cpu_time", "over_own", "over_own_cpu_time")
                 ),
+                *(str(row["released_images_per_s"] or "") for _ in released),
             )
             for row in run["rows"]
         ],
