@@ -9,10 +9,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from internimage.bench import breakdown, counting, memory, model, networks
+from internimage.bench import breakdown, counting, images, memory, model, networks
 from internimage.bench.gate import Disagreement
+from internimage.bench.images import Size
 from internimage.bench.labels import FREE, ON_GRID_SAMPLE, PEERS
-from internimage.bench.model import Setting, Size
+from internimage.bench.network_runs import Setting
 from internimage.bench.shapes import MapShape
 from internimage.bench.work import FORWARD, flops
 from internimage.layers import DCNv3, DCNv4
@@ -174,19 +175,19 @@ def test_gflop_of_a_linear_layer_and_of_the_operators():
 class TestWords:
     def test_sizes_are_sets_or_written_out(self):
         cpu = torch.device("cpu")
-        assert [str(size) for size in model.chosen_sizes(["8x224", "2x64x96"], cpu, False)] == ["8x224x224", "2x64x96"]
-        assert [size.features for size in model.chosen_sizes([], cpu, False)] == [False, False, True]
-        assert model.chosen_sizes(["64x96"], cpu, False, features=True)[0].features
-        assert len(model.chosen_sizes([], cpu, quick=True)) == 2
+        assert [str(size) for size in images.chosen(["8x224", "2x64x96"], cpu, False)] == ["8x224x224", "2x64x96"]
+        assert [size.features for size in images.chosen([], cpu, False)] == [False, False, True]
+        assert images.chosen(["64x96"], cpu, False, features=True)[0].features
+        assert len(images.chosen([], cpu, quick=True)) == 2
 
     def test_larger_images_get_fewer_pairs(self):
-        small, large = model.chosen_sizes(["32x32", "16x800x800"], torch.device("cpu"), False)
+        small, large = images.chosen(["32x32", "16x800x800"], torch.device("cpu"), False)
         assert small.pairs > large.pairs >= 5
 
     @pytest.mark.parametrize("word", ["big", "224x", "0x224", "1x2x3x4"])
     def test_a_wrong_size_is_one_error(self, word):
         with pytest.raises(ValueError, match=f"--shapes '{word}' is no size of images; expected a set .224, .*HxW or"):
-            model.chosen_sizes([word], torch.device("cpu"), False)
+            images.chosen([word], torch.device("cpu"), False)
 
     def test_models_are_known_by_name(self):
         assert model.chosen_models([]) == NAMES
