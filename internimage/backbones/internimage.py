@@ -97,7 +97,8 @@ class Block(nn.Module):
         super().__init__()
         channels = config.level_channels(level)
         self.post_norm = config.post_norm
-        self.bare = config.layer_scale is None and not config.post_norm and not config.res_post_norm
+        self.scaled = config.layer_scale is not None
+        self.bare = not (self.scaled or config.post_norm or config.res_post_norm)
         self.norm1 = layer_norm(channels)
         self.dcn = make_core(config, level, backend)
         self.norm2 = layer_norm(channels)
@@ -128,19 +129,24 @@ class Block(nn.Module):
         return x + self.drop_path(branch)
 
     def plain_parts(self) -> tuple[nn.Module, ...]:
-        """All parts, where they are those that fused passes know, and nothing but the residuals stands around them."""
-        if self.training or not self.bare:
+        """All parts, where they are those that the fused passes know, put together as these know."""
+        if self.training or not (self.bare or self.post_norm):
+            return ()
+        if self.scaled and torch.is_autocast_enabled("cpu"):  # there the scales make float32 maps of those of the norms
             return ()
         norm1, dcn, norm2, mlp, drop_path = _parts(self._modules)
         if type(dcn) not in (DCNv3, DCNv4) or type(mlp) is not MLP or type(drop_path) not in _IDLE:
             return ()
         inner, outer = dcn.plain_parts(), mlp.plain_parts()
         known = type(norm1) is type(norm2) is nn.LayerNorm and inner and outer
-        return (self, norm1, norm2, *inner, *outer) if known else ()
+        return (self, norm1, norm2, drop_path, *inner, *outer) if known else ()
 
     def _forward_fused(self, x: Tensor) -> Tensor:
-        """Each branch begins with the norm and, beside it, what its last matrix product is added to."""
-        norm1, dcn, norm2, mlp, _ = _parts(self._modules)
+        norm1, dcn, norm2, mlp, *_ = _parts(self._modules)
+        if self.post_norm:
+            x = fused.add_norm(x, dcn.forward_fused(x), norm1, self.gamma1)
+            return fused.add_norm(x, mlp.forward_fused(x), norm2, self.gamma2)
+        # a branch begins with the norm and, beside it, what its last matrix product is added to
         x = dcn.forward_fused(*fused.norm_and_sum(x, norm1, dcn.output_proj.bias))
         return mlp.forward_fused(*fused.norm_and_sum(x, norm2, mlp.fc2.bias))
 

@@ -103,6 +103,6 @@ def _keeps_size(kernel_size: IntPair, dilation: IntPair) -> tuple[int, int]:
 
 
 def _groups_of(channels: int) -> int:
-    """The divisor of ``channels`` that comes nearest to 16 channels a group."""
+    """The divisor of ``channels`` whose channels a group have the smallest ratio to 16: 97 channels make one group."""
     divisors = [groups for groups in range(1, channels + 1) if channels % groups == 0]
-    return min(divisors, key=lambda groups: (abs(channels / groups - _DEPTH), groups))
+    return min(divisors, key=lambda groups: (max(channels / groups / _DEPTH, _DEPTH * groups / channels), groups))

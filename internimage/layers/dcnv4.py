@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import fused
@@ -80,9 +81,9 @@ class DCNv4(nn.Module):
             check_blend(self.geometry)
         self.channels, self.center_feature_scale, self.backend = channels, center_feature_scale, backend
         self.softmax, self.init = softmax, init
-        if dw_kernel_size is not None:
-            kernel = as_pair("dw_kernel_size", dw_kernel_size, 1)
-            self.offset_mask_dw = depthwise_branch(channels, kernel, self.geometry)
+        self.dw_kernel_size = None if dw_kernel_size is None else as_pair("dw_kernel_size", dw_kernel_size, 1)
+        if self.dw_kernel_size is not None:
+            self.offset_mask_dw = depthwise_branch(channels, self.dw_kernel_size, self.geometry)
         self.offset_mask = nn.Linear(channels, packed_channels(self.geometry))
         if not without_pointwise:
             self.value_proj = nn.Linear(channels, channels)
@@ -126,8 +127,10 @@ class DCNv4(nn.Module):
             raise ValueError(
                 f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels}) or (N, H*W, {self.channels})"
             )
-        if x.shape[1] < 1 or x.shape[2] < 1:
-            raise ValueError(f"input has shape {tuple(x.shape)}, expected a height and width of at least 1")
+        check_size(x, self.dw_kernel_size, self.geometry)
+        x = fused.seen_by_layers(x)
+        if fused.takes_all_of(self, x):
+            return self.forward_fused(x)
         output = self._sample(x)
         return self.output_proj(output) if self.has_pointwise else output
 
@@ -137,12 +140,19 @@ class DCNv4(nn.Module):
         known = {*map(type, parts)} <= {ChannelsLastConv2d, nn.Linear}
         return (self, *parts) if known and self.has_pointwise and self.backend in (None, "cpu") else ()
 
-    def forward_fused(self, x: Tensor, start: Tensor) -> Tensor:
-        """For inference on the CPU, where the fused passes take it: the last matrix product is added to ``start``.
+    def forward_fused(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """The same for inference on the CPU, where the fused passes take it.
 
-        ``start`` has the shape of the output; what is added is without the bias.
+        With ``start``, of the shape of the output, the last matrix product is added to it, in place of a bias.
         """
-        return fused.add_product_(start, self._sample(x), self.output_proj.weight)
+        before, packed, after = map(fused.weight_and_bias, (self.value_proj, self.offset_mask, self.output_proj))
+        if self.center_feature_scale:  # the blend wants the bias of the values at once
+            output = self._sample(x)
+        else:
+            values, offset_mask = F.linear(x, before[0]), F.linear(self._seen_by_offsets(x), packed[0])
+            biases = (before[1], packed[1])
+            output = dcnv4_on_maps(values, offset_mask, self.geometry, self.softmax, self.backend, biases)
+        return F.linear(output, *after) if start is None else fused.add_product_(start, output, after[0])
 
     def _sample(self, x: Tensor) -> Tensor:
         """All but the last projection."""
@@ -154,9 +164,7 @@ class DCNv4(nn.Module):
     def _seen_by_offsets(self, x: Tensor) -> Tensor:
         """What offsets and masks are predicted from, a pixel for each output pixel."""
         if "offset_mask_dw" in self._modules:
-            branch = self.offset_mask_dw(x)
-            check_size(x, branch, self.geometry)
-            return branch
+            return self.offset_mask_dw(x)
         return middle_pixels(x, self.geometry)
 
     def _blend(self, output: Tensor, values: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class DCNv3(nn.Module):
         if backend is not None:
             named(BACKENDS, backend)
         self.channels, self.center_feature_scale, self.backend = channels, center_feature_scale, backend
-        self.use_dcn_v4_op = use_dcn_v4_op
+        self.dw_kernel_size, self.use_dcn_v4_op = dw_kernel, use_dcn_v4_op
         self.dw_conv = depthwise_branch(channels, dw_kernel, self.geometry)
         self.dw_norm = make_norm(norm_layer, channels)
         self.dw_act = make_activation(act_layer)
@@ -116,8 +116,8 @@ class DCNv3(nn.Module):
         check_tensor("input", x, self.dw_conv)
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels})")
-        if x.shape[1] < 1 or x.shape[2] < 1:
-            raise ValueError(f"input has shape {tuple(x.shape)}, expected a height and width of at least 1")
+        check_size(x, self.dw_kernel_size, self.geometry)
+        x = fused.seen_by_layers(x)
         if fused.takes_all_of(self, x):
             return self.forward_fused(x)
         features, values, output = self._sample(x)
@@ -140,7 +140,6 @@ class DCNv3(nn.Module):
         features = fused.depthwise_norm_gelu(x, conv, norm)
         # joining the weights of offsets and masks would cost more here than a second matrix product
         offsets, logits = F.linear(features, offset[0]), F.linear(features, mask[0])
-        check_size(x, offsets, self.geometry)
         # last, so that it is still in the cache when it is sampled; the blend with the centre wants its bias at once
         bias = None if self.center_feature_scale else before[1]
         values = F.linear(x, before[0], before[1] if bias is None else None)
@@ -164,7 +163,6 @@ class DCNv3(nn.Module):
         if self.use_dcn_v4_op:
             return self._sample_packed(x)
         features, offset, logits = self.sampling(x)
-        check_size(x, offset, self.geometry)
         values = self.input_proj(x)
         return features, values, dcnv3_from_logits(values, offset, logits, self.geometry, self.backend)
 
@@ -172,7 +170,6 @@ class DCNv3(nn.Module):
         """The same on DCNv4's operator: one matrix product predicts its packed tensor."""
         g = self.geometry
         features = self.dw_act(self.dw_norm(self.dw_conv(x)))
-        check_size(x, features, g)
         # the rows of both linear layers in the order of the packed channels
         weight = pack_offset_mask(self.offset.weight.t()[None, None], self.mask.weight.t()[None, None], g.groups)
         bias = pack_offset_mask(self.offset.bias[None, None, None], self.mask.bias[None, None, None], g.groups)

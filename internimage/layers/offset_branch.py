@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.checks import output_size_of
 from ..ops.geometry import Geometry
 from .convolution import ChannelsLastConv2d
 
@@ -15,10 +16,9 @@ def depthwise_branch(channels: int, kernel: tuple[int, int], geometry: Geometry)
     Raises:
         ValueError: the middle of a kernel at the border is too far inside, or the maps differ in size for any input.
     """
-    half = geometry.half_extent()
-    padding = tuple((k - 1) // 2 + p - h for k, p, h in zip(kernel, geometry.padding, half, strict=True))
+    padding = branch_padding(kernel, geometry)
     if min(padding) < 0:
-        least = tuple(2 * (h - p) + 1 for h, p in zip(half, geometry.padding, strict=True))
+        least = tuple(2 * (half - p) + 1 for half, p in zip(geometry.half_extent(), geometry.padding, strict=True))
         raise ValueError(
             f"with kernel_size={geometry.kernel_size}, padding={geometry.padding}, dilation={geometry.dilation} a "
             f"depthwise kernel of {kernel} does not reach the border; pass dw_kernel_size={least} or more padding"
@@ -32,7 +32,7 @@ def depthwise_branch(channels: int, kernel: tuple[int, int], geometry: Geometry)
                 f"the {name} changes by {growth} before the stride, in the depthwise branch (kernel {kernel}) by "
                 f"{dw_growth}: their sizes never fit; pass another dw_kernel_size, odd for odd kernels, even for even"
             )
-    return ChannelsLastConv2d(channels, channels, kernel, geometry.stride, (padding[0], padding[1]), groups=channels)
+    return ChannelsLastConv2d(channels, channels, kernel, geometry.stride, padding, groups=channels)
 
 
 def middle_pixels(x: Tensor, geometry: Geometry) -> Tensor:
@@ -63,11 +63,21 @@ def check_blend(geometry: Geometry) -> None:
         )
 
 
-def check_size(x: Tensor, branch: Tensor, geometry: Geometry) -> None:
-    """ValueError unless the map that offsets are predicted from, or they themselves, have the size of the output."""
-    expected = geometry.output_size(x.shape[1], x.shape[2])
-    if tuple(branch.shape[1:3]) != expected:
+def check_size(x: Tensor, kernel: tuple[int, int] | None, geometry: Geometry) -> None:
+    """ValueError unless (N, H, W, C) is large enough, and a depthwise branch gives a pixel for each output pixel."""
+    expected = output_size_of(x, geometry)
+    if kernel is None:
+        return
+    height, width = x.shape[1:3]
+    branch = Geometry(kernel, geometry.stride, branch_padding(kernel, geometry)).output_size(height, width)
+    if branch != expected:
         raise ValueError(
-            f"an input of {x.shape[1]}x{x.shape[2]} gives offsets of {tuple(branch.shape[1:3])} but an output of "
-            f"{expected}; choose padding so that the operator and the depthwise kernel agree"
+            f"an input of {height}x{width} gives offsets of {branch} but an output of {expected}; choose padding so "
+            "that the operator and the depthwise kernel agree"
         )
+
+
+def branch_padding(kernel: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
+    """The padding with which depthwise kernels have the same middles as those of the operator; may be below zero."""
+    shifts = [p - half for p, half in zip(geometry.padding, geometry.half_extent(), strict=True)]
+    return (kernel[0] - 1) // 2 + shifts[0], (kernel[1] - 1) // 2 + shifts[1]

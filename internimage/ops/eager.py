@@ -33,11 +33,13 @@ def run(backend: Backend, tensors: tuple[Tensor, ...], call: tuple, in_graph: Ca
     """``backend.forward(*tensors, *call)`` with its gradients; ``in_graph`` calls the registered operator instead."""
     if backend.backward is None:
         return backend.forward(*tensors, *call)
+    if torch.compiler.is_compiling():
+        return in_graph()
     if torch._C._are_functorch_transforms_active():
         raise BackendError(
             f'torch.func transforms do not see into backend {backend.name!r}; pass backend="reference", same numbers'
         )
-    if torch.compiler.is_compiling() or _is_traced(tensors):
+    if _is_traced(tensors):
         return in_graph()
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return Kernels.apply(backend, call, *tensors)

@@ -16,13 +16,20 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from . import native
 
-_BIAS_GELU, _DEPTHWISE, _NORM = range(3)
+_BIAS_GELU, _DEPTHWISE, _NORM, _ADD_NORM = range(4)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 # Hooks on all modules at once, as profilers and counters set them.
 _GLOBAL_HOOKS = tuple(
     getattr(nn.modules.module, name, {}) for name in ("_global_forward_hooks", "_global_forward_pre_hooks")
 )
+
+
+def seen_by_layers(x: Tensor) -> Tensor:
+    """A float32 map in the dtype to which, under autocast, every layer that reads it would convert it for itself."""
+    if x.dtype is not torch.float32 or torch.is_grad_enabled() or not (x.is_cpu and torch.is_autocast_enabled("cpu")):
+        return x
+    return x.to(torch.get_autocast_dtype("cpu"))
 
 
 def takes(x: Tensor, *modules: nn.Module) -> bool:
@@ -104,6 +111,18 @@ def norm_and_sum(x: Tensor, norm: nn.LayerNorm, bias: Tensor | None) -> tuple[Te
         problem.bias = bias.data_ptr()
     native.library().internimage_fused(problem)
     return output, sum
+
+
+def add_norm(residual: Tensor, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
+    """``residual + scale * norm(x)`` over the last axis: how a branch ends that is normalised behind."""
+    residual, x = residual.contiguous(), x.contiguous()
+    output = torch.empty_like(x)
+    problem = _with_norm(_ADD_NORM, x, output, norm)
+    problem.residual = residual.data_ptr()
+    if scale is not None:
+        problem.scale = scale.data_ptr()
+    native.library().internimage_fused(problem)
+    return output
 
 
 def add_product_(output: Tensor, x: Tensor, weight: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ IntPair = int | Sequence[int]
 
 def as_pair(name: str, value: IntPair, minimum: int) -> tuple[int, int]:
     """``value`` as ``(height, width)``; raises ValueError when it is not one or two integers >= ``minimum``."""
+    if type(value) is int and value >= minimum:  # nearly always; the operators check at every call
+        return value, value
     pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     if len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v >= minimum for v in pair):
         raise ValueError(f"{name} is {value!r}, expected an int >= {minimum} or a pair (height, width) of them")

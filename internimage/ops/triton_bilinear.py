@@ -1,10 +1,13 @@
 """The pieces that the Triton kernels of all operators are made of. Only these import it, at the first call.
 
-H W size of a map, G groups (or heads), D channels per group, C = G*D, P taps. A row is one group of one output; a
-program takes a block of rows with all D channels and walks over the taps. Neighbouring rows are neighbouring groups, so
-that the channels of a pixel are read and written side by side.
+H W size of a map, G groups (or heads), D channels per group, C = G*D, P taps. A row is one group of one output. A
+program takes some rows of one image with all their channels and walks over the taps.
 
-SUM is the type of coordinates and sums, INDEX that of addresses.
+Blocks have three axes, (PIECES, ROWS, WIDTH): a row's channels are PIECES pieces of WIDTH channels, and a thread holds
+one vector of each piece of one row. So what is computed once a row, (1, ROWS, 1), serves several vectors, and as all of
+it lies where the channels lie nothing has to change threads.
+
+SUM is the type of coordinates and sums, INDEX that of addresses within an image.
 """
 
 from __future__ import annotations
@@ -13,109 +16,151 @@ import triton
 import triton.language as tl
 
 INTERPRETED: bool = triton.knobs.runtime.interpret  # fixed for the life of the process when kernels are defined
-
-
-def by_class(settings: dict[int | None, triton.Config], width: int) -> triton.Config:
-    """The setting for the smallest class that ``width`` fits into; None is the class without limit."""
-    return next(setting for limit, setting in settings.items() if limit is None or width <= limit)
+LOG2_E = tl.constexpr(1.4426950408889634)
+UNROLLED = tl.constexpr(32)  # a softmax over more taps than this is a loop, over fewer it is written out
 
 
 @triton.jit
-def cell_of(x, y, active, h, w):
+def rows_of(programs, ROWS: tl.constexpr, INDEX: tl.constexpr):
+    """The image of this program, which takes one of ``programs`` parts of it, and its rows there, (1, ROWS, 1)."""
+    program = tl.program_id(0)
+    image = (program // programs).to(tl.int64)
+    return image, (program % programs).to(INDEX) * ROWS + tl.arange(0, ROWS)[None, :, None]
+
+
+@triton.jit
+def channels_of(PIECES: tl.constexpr, WIDTH: tl.constexpr):
+    """(PIECES, 1, WIDTH)."""
+    return tl.arange(0, PIECES)[:, None, None] * WIDTH + tl.arange(0, WIDTH)[None, None, :]
+
+
+@triton.jit
+def cell_of(x, y, active, h, w, SUM: tl.constexpr):
     """Is a position near the map, the cell's upper left corner, and the distance from there."""
-    inside = active & (x > -1) & (y > -1) & (x < w) & (y < h)  # false for NaN
+    inside = active & (x > -1) & (y > -1) & (x < w.to(SUM)) & (y < h.to(SUM))  # false for NaN
     x, y = tl.where(inside, x, 0.0), tl.where(inside, y, 0.0)  # so that what is not near cannot poison the sums
-    x0, y0 = tl.floor(x), tl.floor(y)
-    return inside, x0.to(tl.int32), y0.to(tl.int32), x - x0, y - y0
+    left, top = tl.floor(x), tl.floor(y)
+    return inside, left.to(tl.int32), top.to(tl.int32), x - left, y - top
 
 
 @triton.jit
-def _corner(first, group, y, x, inside, h, w, channel, G: tl.constexpr, D: tl.constexpr):
-    """Addresses of the channels of one corner, and whether it lies in the map: (rows, D), (rows,)."""
-    valid = inside & (y >= 0) & (y < h) & (x >= 0) & (x < w)
-    pixel = first + y.to(first.dtype) * w + x
-    return ((pixel * G + group) * D)[:, None] + channel[None, :], valid
+def corner_of(corner: tl.constexpr, inside, x, y, right, lower, weight, h, w):
+    """Whether a corner of the cell lies in the map, and its share of a sample of that weight.
+
+    Corners are numbered row by row. A position near the map leaves it on one side at most.
+    """
+    across = (x < w - 1) if corner % 2 else (x >= 0)
+    down = (y < h - 1) if corner // 2 else (y >= 0)
+    share = weight * (lower if corner // 2 else 1 - lower) * (right if corner % 2 else 1 - right)
+    return inside & across & down, share
 
 
 @triton.jit
 def add_sample(
-    sums, input, first, group, inside, x, y, right, lower, weight, h, w, channel,
-    G: tl.constexpr, D: tl.constexpr, SUM: tl.constexpr,
+    sums, at, wanted, inside, x, y, right, lower, weight, h, w,
+    C: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """``sums`` plus one weighted sample for each row; the map begins at pixel ``first``: (rows, D)."""
+    """``sums`` plus one weighted sample for each row; ``at`` are the channels ``wanted`` of the map's first pixel."""
     weight = tl.where(inside, weight, 0.0)
+    at += (y * w.to(INDEX) + x) * C
     for corner in tl.static_range(4):
-        step_x, step_y = corner % 2, corner // 2
-        at, valid = _corner(first, group, y + step_y, x + step_x, inside, h, w, channel, G, D)
-        share = (right if step_x else 1 - right) * (lower if step_y else 1 - lower) * weight
-        values = tl.load(input + at, mask=valid[:, None] & (channel < D)[None, :], other=0.0).to(SUM)
-        sums += tl.where(valid, share, 0.0)[:, None] * values
+        valid, share = corner_of(corner, inside, x, y, right, lower, weight, h, w)
+        here = at + corner % 2 * C + corner // 2 * w.to(INDEX) * C
+        sums += share * tl.load(here, mask=valid & wanted, other=0.0).to(SUM)
     return sums
 
 
 @triton.jit
-def _corner_grads(input, grad_input, at, valid, share, grads, channel, D: tl.constexpr, SUM: tl.constexpr):
-    """Adds one corner's part of the input gradient; returns the gradient of the corner's share, (rows,)."""
-    wanted = valid[:, None] & (channel < D)[None, :]
-    values = tl.load(input + at, mask=wanted, other=0.0).to(SUM)
-    tl.atomic_add(grad_input + at, share[:, None] * grads, mask=wanted, sem="relaxed")
-    return tl.where(valid, tl.sum(values * grads, 1), 0.0)
+def load_pieces(at, channel, active, D: tl.constexpr, PIECES: tl.constexpr, SUM: tl.constexpr):
+    """The channels from ``at`` on, piece by piece: PIECES blocks as wide as ``channel``, (1, ROWS, WIDTH)."""
+    pieces: tuple = ()
+    for piece in tl.static_range(PIECES):
+        first = piece * channel.shape[2]
+        pieces += (tl.load(at + first, mask=active & (channel < D - first), other=0.0).to(SUM),)
+    return pieces
+
+
+@triton.jit
+def _corner_grad(
+    grads, at, into, channel, valid, share, D: tl.constexpr, SCATTER: tl.constexpr, SUM: tl.constexpr
+):  # fmt: skip
+    """Adds one corner's part of the input gradient; returns the gradient of the corner's share, (1, ROWS, 1)."""
+    products = tl.zeros_like(grads[0])
+    for piece in tl.static_range(len(grads)):
+        first = piece * channel.shape[2]
+        wanted = valid & (channel < D - first)
+        products += tl.load(at + first, mask=wanted, other=0.0).to(SUM) * grads[piece]
+        if SCATTER:
+            tl.atomic_add(into + first, share * grads[piece], mask=wanted, sem="relaxed")
+    return tl.where(valid, tl.sum(products, 2, keep_dims=True), 0.0)
 
 
 @triton.jit
 def sample_grads(
-    grads, input, grad_input, first, group, inside, x, y, right, lower, weight, h, w, channel,
-    G: tl.constexpr, D: tl.constexpr, SUM: tl.constexpr,
+    grads, at, into, channel, inside, x, y, right, lower, weight, h, w,
+    C: tl.constexpr, D: tl.constexpr, SCATTER: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """Adds one sample's part of the input gradient; returns the gradients of its weight, x and y, each (rows,)."""
+    """Adds one sample's part of the input gradient; returns the gradients of its weight, x and y, each (1, ROWS, 1).
+
+    ``grads`` are pieces of the output's gradient. ``into`` lies as ``at`` does; without SCATTER nothing is added to it.
+    """
     weight = tl.where(inside, weight, 0.0)
-    weight_grad, grad_x, grad_y = tl.zeros_like(weight), tl.zeros_like(weight), tl.zeros_like(weight)
+    place = (y * w.to(INDEX) + x) * C
+    found: tuple = ()
     for corner in tl.static_range(4):
-        step_x, step_y = corner % 2, corner // 2
-        at, valid = _corner(first, group, y + step_y, x + step_x, inside, h, w, channel, G, D)
-        share_x = right if step_x else 1 - right
-        share_y = lower if step_y else 1 - lower
-        share_grad = _corner_grads(input, grad_input, at, valid, share_x * share_y * weight, grads, channel, D, SUM)
-        weight_grad += share_x * share_y * share_grad
-        grad_x += share_y * share_grad * (2 * step_x - 1)
-        grad_y += share_x * share_grad * (2 * step_y - 1)
-    return weight_grad, grad_x * weight, grad_y * weight
+        valid, share = corner_of(corner, inside, x, y, right, lower, weight, h, w)
+        here = place + corner % 2 * C + corner // 2 * w.to(INDEX) * C
+        found += (_corner_grad(grads, at + here, into + here, channel, valid, share, D, SCATTER, SUM),)
+    above, below = found[1] - found[0], found[3] - found[2]
+    first, second = found[0] + right * above, found[2] + right * below
+    return first + lower * (second - first), (above + lower * (below - above)) * weight, (second - first) * weight
 
 
 @triton.jit
-def load_outputs(output, row, active, channel, D: tl.constexpr, SUM: tl.constexpr):
-    """What stands in an output for each row: (rows, D)."""
-    at = (row * D)[:, None] + channel[None, :]
-    return tl.load(output + at, mask=active[:, None] & (channel < D)[None, :], other=0.0).to(SUM)
+def softmax(at, active, P: tl.constexpr, SUM: tl.constexpr):
+    """For each row the largest logit, times log2(e), and one over the sum of what :func:`softmax_weight` gives."""
+    top = tl.load(at, mask=active, other=0.0).to(SUM)
+    total = tl.zeros_like(top)
+    if P <= UNROLLED:
+        for p in tl.static_range(1, P):
+            top = tl.maximum(top, tl.load(at + p, mask=active, other=0.0).to(SUM))
+        top *= LOG2_E
+        for p in tl.static_range(P):
+            total += softmax_weight(tl.load(at + p, mask=active, other=0.0).to(SUM), top)
+    else:
+        for p in range(1, P):
+            top = tl.maximum(top, tl.load(at + p, mask=active, other=0.0).to(SUM))
+        top *= LOG2_E
+        for p in range(P):
+            total += softmax_weight(tl.load(at + p, mask=active, other=0.0).to(SUM), top)
+    return top, 1 / total
 
 
 @triton.jit
-def store_outputs(output, row, active, channel, sums, D: tl.constexpr):
-    at = (row * D)[:, None] + channel[None, :]
-    tl.store(output + at, sums.to(output.dtype.element_ty), mask=active[:, None] & (channel < D)[None, :])
+def softmax_weight(logit, top):
+    """The weight of a tap before it is divided by the sum of all."""
+    return tl.exp2(logit * LOG2_E - top)
 
 
 @triton.jit
-def softmax(at, active, BLOCK_TAPS: tl.constexpr, P: tl.constexpr, SUM: tl.constexpr):
-    """Largest logit, sum of exponentials, and the weights themselves: (rows,), (rows,), (rows, BLOCK_TAPS)."""
-    tap = tl.arange(0, BLOCK_TAPS)
-    logits = tl.load(at[:, None] + tap[None, :], mask=active[:, None] & (tap < P)[None, :], other=0.0).to(SUM)
-    logits = tl.where((tap < P)[None, :], logits, float("-inf"))
-    top = tl.max(logits, 1)
-    weights = tl.exp(logits - top[:, None])
-    total = tl.sum(weights, 1)
-    return top, total, weights / total[:, None]
+def store_pairs(at, active, x, y):
+    """Store two numbers for each row side by side, from ``at`` on."""
+    pairs = tl.reshape(tl.join(x, y), (1, active.shape[1], 2))
+    tl.store(at + tl.arange(0, 2)[None, None, :], pairs.to(at.dtype.element_ty), mask=active)
 
 
 @triton.jit
-def logit_grads(weights, grads):
-    """The gradients of logits from those of the weights that their softmax is: (rows, BLOCK_TAPS)."""
-    return weights * (grads - tl.sum(weights * grads, 1)[:, None])
+def store_weight_grads(
+    at, weights_at, active, grads, top, inverse, P: tl.constexpr, TAPS: tl.constexpr, SOFTMAX: tl.constexpr
+):
+    """Store the gradients of the weights of all taps, or of the logits whose softmax they are.
 
-
-@triton.jit
-def store_taps(at, active, numbers, BLOCK_TAPS: tl.constexpr, P: tl.constexpr):
-    """Store one number a tap for each row, from ``at`` on."""
-    tap = tl.arange(0, BLOCK_TAPS)
-    mask = active[:, None] & (tap < P)[None, :]
-    tl.store(at[:, None] + tap[None, :], numbers.to(at.dtype.element_ty), mask=mask)
+    ``grads`` are those of the weights, (1, ROWS, TAPS), of which P are there.
+    """
+    tap = tl.arange(0, TAPS)[None, None, :]
+    mask = active & (tap < P)
+    if SOFTMAX:
+        logits = tl.load(weights_at + tap, mask=mask, other=float("-inf")).to(grads.dtype)
+        weights = softmax_weight(logits, top) * inverse
+        grads = weights * (grads - tl.sum(weights * grads, 2, keep_dims=True))
+    tl.store(at + tap, grads.to(at.dtype.element_ty), mask=mask)

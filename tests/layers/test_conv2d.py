@@ -30,6 +30,13 @@ def test_sizes_are_those_of_a_conv2d(layer, stride, kernel, size, inward, outwar
     assert made.core.geometry.groups and inward % made.core.geometry.groups == 0
 
 
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(1, 1), (3, 1), (7, 1), (16, 1), (32, 2), (34, 2), (48, 3), (97, 1), (100, 5), (256, 16)]
+)
+def test_groups_have_about_sixteen_channels(channels, groups):
+    assert DCNv4Conv2d(channels, 4).groups == groups
+
+
 @BOTH
 def test_a_small_net_learns(layer):
     """With DCNv4's released initial values the maps would stay zero, and the loss where it starts."""
@@ -230,12 +237,21 @@ def test_exports_for_maps_of_any_size_without_a_custom_operator(layer):
 @BOTH
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_becomes_an_onnx_model(layer):
-    pytest.importorskip("onnx", reason="the exporter of ONNX is not installed")
-    pytest.importorskip("onnxscript")
+def test_becomes_an_onnx_model_for_maps_of_any_size(layer, tmp_path):
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     made = layer(8, 12, 3, 2).eval()
-    program = torch.onnx.export(made, (torch.randn(2, 8, 16, 12),), dynamo=True)
-    assert "GridSample" in {node.op_type for node in program.model.graph}
+    sizes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.onnx.export(
+        made, (torch.randn(2, 8, 16, 12),), dynamo=True, opset_version=20, dynamic_shapes=(sizes,)
+    )
+    program.save(tmp_path / "layer.onnx")
+    session = runtime.InferenceSession(tmp_path / "layer.onnx")
+    for shape in ((2, 8, 16, 12), (1, 8, 11, 20)):
+        x = torch.randn(shape)
+        (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        assert_close(torch.from_numpy(got), made(x), "module")
 
 
 @BOTH

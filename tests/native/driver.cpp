@@ -91,11 +91,13 @@ struct Call {
     int64_t mask_place(int64_t row, int64_t k) const {
         return row * p.mask_row + k / p.taps() * p.mask_group + k % p.taps();
     }
+    int64_t offset_bias_place(int64_t k) const { return k / (2 * p.taps()) * p.offset_bias_group + k % (2 * p.taps()); }
+    int64_t mask_bias_place(int64_t k) const { return k / p.taps() * p.mask_bias_group + k % p.taps(); }
     double offset_at(int64_t row, int64_t k) const {
-        return offset->get(offset_place(row, k)) + (offset_bias ? offset_bias->get(k) : 0);
+        return offset->get(offset_place(row, k)) + (offset_bias ? offset_bias->get(offset_bias_place(k)) : 0);
     }
     double mask_at(int64_t row, int64_t k) const {
-        return mask->get(mask_place(row, k)) + (mask_bias ? mask_bias->get(k) : 0);
+        return mask->get(mask_place(row, k)) + (mask_bias ? mask_bias->get(mask_bias_place(k)) : 0);
     }
 };
 
@@ -182,11 +184,13 @@ Call random_call(int64_t storage) {
         }
     }
     if (coin(0.3) && !attention) {
-        call.offset_bias.reset(new Buffer(2 * lanes, p.bias_storage)), call.mask_bias.reset(new Buffer(lanes, p.bias_storage));
-        for (int64_t k = 0; k < 2 * lanes; ++k) call.offset_bias->set(k, double(whole(-2, 2)));  // exact in every type
-        for (int64_t k = 0; k < lanes; ++k) call.mask_bias->set(k, double(whole(-2, 2)) / 8);
+        p.offset_bias_group = 2 * p.taps() + whole(0, 3), p.mask_bias_group = p.taps() + whole(0, 3);
+        call.offset_bias.reset(new Buffer(call.offset_bias_place(2 * lanes - 1) + 1, p.bias_storage));
+        call.mask_bias.reset(new Buffer(call.mask_bias_place(lanes - 1) + 1, p.bias_storage));
+        for (int64_t k = 0; k < 2 * lanes; ++k) call.offset_bias->set(call.offset_bias_place(k), double(whole(-2, 2)));  // exact
+        for (int64_t k = 0; k < lanes; ++k) call.mask_bias->set(call.mask_bias_place(k), double(whole(-2, 2)) / 8);
     }
-    if (p.softmax && coin(0.3)) {
+    if (coin(0.3)) {
         call.input_bias.reset(new Buffer(p.channels(), p.bias_storage));
         for (int64_t c = 0; c < p.channels(); ++c) call.input_bias->set(c, normal());
     }
@@ -394,6 +398,35 @@ void check_norm(int64_t storage, const std::vector<const char*>& levels) {
     }
 }
 
+void check_add_norm(int64_t storage, const std::vector<const char*>& levels) {
+    const int64_t rows = whole(0, 9), channels = whole(2, 70), parameters = parameters_of(storage);
+    const bool scaled = coin();
+    Buffer input(rows * channels, storage), residual(rows * channels, storage);
+    Buffer scale(channels, parameters), norm_weight(channels, parameters), norm_bias(channels, parameters);
+    for (Buffer* buffer : {&input, &residual, &scale, &norm_weight, &norm_bias}) {
+        for (int64_t i = 0; i < buffer->count; ++i) buffer->set(i, normal());
+    }
+    Numbers want;
+    for (int64_t row = 0; row < rows; ++row) {
+        Numbers values(channels);
+        for (int64_t c = 0; c < channels; ++c) values[c] = input.get(row * channels + c);
+        naive_norm(values, 1e-6, norm_weight, norm_bias);
+        for (int64_t c = 0; c < channels; ++c) {
+            want.push_back(residual.get(row * channels + c) + values[c] * (scaled ? scale.get(c) : 1));
+        }
+    }
+    for (const char* name : levels) {
+        internimage_set_instruction_set(name);
+        Buffer output(input.count, storage);
+        FusedProblem p{};
+        p.pass = ADD_NORM, p.storage = storage, p.parameters = parameters, p.rows = rows, p.channels = channels, p.eps = 1e-6;
+        p.input = input.data(), p.output = output.data(), p.residual = residual.data();
+        p.scale = scaled ? scale.data() : nullptr, p.norm_weight = norm_weight.data(), p.norm_bias = norm_bias.data();
+        internimage_fused(&p);
+        compare("add norm", output.numbers(), want, tolerance_of(storage) * 30, std::string(name) + " storage " + std::to_string(storage));
+    }
+}
+
 // Convolution of one output pixel, layer norm over its channels, GELU.
 Numbers naive_depthwise(const FusedProblem& p, const Buffer& input, const Buffer& weight, const Buffer& bias,
                         const Buffer& norm_weight, const Buffer& norm_bias, int64_t line, int64_t x) {
@@ -472,8 +505,8 @@ int main(int argc, char** argv) {
         internimage_set_parallel_for(round % 4 == 0 ? reinterpret_cast<void*>(on_threads) : nullptr);
         for (int64_t storage : {FLOAT32, FLOAT64, BFLOAT16, FLOAT16}) {
             check_deformable(storage, levels);
-            if (storage != FLOAT64) check_bias_gelu(storage, levels), check_norm(storage, levels), check_depthwise(storage, levels);
-            calls += int64_t(levels.size()) * (storage == FLOAT64 ? 1 : 4);
+            if (storage != FLOAT64) check_bias_gelu(storage, levels), check_norm(storage, levels), check_add_norm(storage, levels), check_depthwise(storage, levels);
+            calls += int64_t(levels.size()) * (storage == FLOAT64 ? 1 : 5);
         }
     }
     std::printf("%lld calls on", (long long)calls);

@@ -12,6 +12,8 @@ from torch import Tensor
 from internimage.ops import ms_deform_attn, ms_deform_attn_packed
 from tests.tolerances import NEAR_LATTICE_PX, assert_close
 
+from .cases import DEVICE
+
 Sizes = tuple[tuple[int, int], ...]
 
 
@@ -39,8 +41,9 @@ class AttentionInputs:
     def map(self, function: Callable[[Tensor], Tensor]) -> AttentionInputs:
         return AttentionInputs(*map(function, (*self.tensors, self.grad_output)), self.sizes)
 
-    def to(self, dtype: torch.dtype) -> AttentionInputs:
-        return self.map(lambda tensor: tensor.to(dtype))
+    def to(self, kind: torch.dtype | str) -> AttentionInputs:
+        """In another dtype, or on another device."""
+        return self.map(lambda tensor: tensor.to(kind))
 
     def leaves(self) -> AttentionInputs:
         """The same call, with gradients for its three tensors."""
@@ -66,7 +69,7 @@ class AttentionCase:
     def make(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> AttentionInputs:
         """Rounded to ``dtype``, so that whoever computes in float64 sees the same numbers."""
         shape = (self.n, self.queries, self.heads, self.depth, self.sizes, self.points)
-        return draw_attention(*shape, self.beyond, seed).to(dtype)
+        return draw_attention(*shape, self.beyond, seed).to(dtype).to(DEVICE)
 
 
 def draw_attention(
@@ -137,7 +140,7 @@ def run_attention(inputs: AttentionInputs, backend: str | None, softmax: bool = 
 
 def positions(inputs: AttentionInputs) -> Tensor:
     """Where each point samples, in pixels, (x, y); float64."""
-    sides = torch.tensor([(w, h) for h, w in inputs.sizes], dtype=torch.float64)
+    sides = torch.tensor([(w, h) for h, w in inputs.sizes], dtype=torch.float64, device=inputs.locations.device)
     return inputs.locations.double() * sides.view(1, 1, 1, -1, 1, 2) - 0.5
 
 

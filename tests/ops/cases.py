@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -20,6 +21,9 @@ needs_kernel = pytest.mark.skipif(native.load_error() is not None, reason=f"back
 
 BACKENDS = ["reference", "grid_sample", pytest.param("cpu", marks=needs_kernel)]
 """The Triton kernels run on the CPU only in their interpreter; they have test files of their own."""
+
+DEVICE = os.environ.get("INTERNIMAGE_TEST_DEVICE", "cpu")
+"""Where the tensors of named calls are made: "cuda" for the tests of the Triton kernels on a card (``tests/gpu``)."""
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -45,8 +49,9 @@ class Inputs:
         tensors = (self.input, self.offset, self.mask, self.grad_output)
         return Inputs(*map(function, tensors), self.geometry)
 
-    def to(self, dtype: torch.dtype) -> Inputs:
-        return self.map(lambda tensor: tensor.to(dtype))
+    def to(self, kind: torch.dtype | str) -> Inputs:
+        """In another dtype, or on another device."""
+        return self.map(lambda tensor: tensor.to(kind))
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Case:
 
     def make(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Inputs:
         """Rounded to ``dtype``, so that whoever computes in float64 sees the same numbers."""
-        return draw(self.size, self.depth, self.geometry, self.offset_std, seed).to(dtype)
+        return draw(self.size, self.depth, self.geometry, self.offset_std, seed).to(dtype).to(DEVICE)
 
 
 def draw(size: tuple[int, int, int], depth: int, geometry: Geometry, offset_std: float = 1.5, seed: int = 0) -> Inputs:
@@ -141,6 +146,7 @@ def run(inputs: Inputs, backend: str | None, softmax: bool = False) -> Result:
 def near_lattice(inputs: Inputs, within: float = NEAR_LATTICE_PX) -> Tensor:
     """Which elements of the offset gradient belong to samples that close to a grid line, where it jumps."""
     near = torch.zeros(*inputs.offset.shape[:3], inputs.geometry.groups, inputs.geometry.taps, dtype=torch.bool)
+    near = near.to(inputs.offset.device)
     for position in sampling_locations(inputs.offset.double(), inputs.geometry):
         near |= (position - position.round()).abs() < within
     return near.unsqueeze(-1).expand(*near.shape, 2).reshape(inputs.offset.shape)

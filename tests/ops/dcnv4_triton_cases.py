@@ -9,16 +9,17 @@ import os
 
 import pytest
 import torch
-import triton
 
-from internimage.ops.dcnv3 import triton_kernels
+from internimage.ops import triton_launch
 from internimage.ops.geometry import Geometry
+from internimage.ops.triton_settings import Setting
 
-from .cases import CASES, DTYPES, Case, assert_same, near_lattice, run
+from .cases import CASES, DEVICE, DTYPES, Case, Result, assert_same, near_lattice, run
 from .packed_cases import run_packed
 from .test_dcnv4_ladder import RECORDED, load_recorded
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run this file with TRITON_INTERPRET=1"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+assert INTERPRETED or DEVICE == "cuda", "run this file with TRITON_INTERPRET=1"
 
 BOTH = pytest.mark.parametrize("softmax", [False, True], ids=["mask", "logits"])
 
@@ -26,9 +27,7 @@ BOTH = pytest.mark.parametrize("softmax", [False, True], ids=["mask", "logits"])
 @pytest.fixture
 def large_blocks(monkeypatch):
     """512 rows a program, which in these tests is mostly one program."""
-    for name in ("_FORWARD_SETTINGS", "_BACKWARD_SETTINGS"):
-        unroll = {"UNROLL": 1} if name == "_FORWARD_SETTINGS" else {}
-        monkeypatch.setattr(triton_kernels, name, {None: triton.Config({"BLOCK_ROWS": 512, **unroll})})
+    monkeypatch.setattr(triton_launch, "settings_of", lambda problem: [Setting(lanes=128, warps=2048, unroll=1)])
 
 
 def check(case: Case, dtype: torch.dtype, softmax: bool) -> None:
@@ -62,7 +61,9 @@ def test_matches_the_released_operator_in_every_case_with_its_own_launch_setting
 
 def check_recorded(case: dict, dtype: torch.dtype) -> None:
     inputs, offset_mask, want = load_recorded(case)
-    assert_same(run_packed(inputs.to(dtype), "triton", case["softmax"], offset_mask.to(dtype)), want, "operator")
+    inputs, offset_mask = inputs.to(dtype).to(DEVICE), offset_mask.to(DEVICE, dtype)
+    got = run_packed(inputs, "triton", case["softmax"], offset_mask)
+    assert_same(Result(*(tensor.cpu() for tensor in got)), want, "operator")
 
 
 @pytest.mark.slow

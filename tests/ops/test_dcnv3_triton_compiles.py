@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from internimage.ops import triton_backend
+from internimage.ops import triton_launch, triton_ordered
 from internimage.ops.dcnv3 import gpu
 from internimage.ops.dcnv4.packed import packed_channels, unpack
 from internimage.ops.geometry import Geometry
@@ -82,7 +82,7 @@ def test_compiles_for_every_class_of_shape(compile_for, shape, direction):
 @BOTH
 def test_compiles_with_long_addresses(compile_for, direction, monkeypatch):
     short = compile_for(90, direction, inputs(torch.bfloat16))
-    monkeypatch.setattr(triton_backend, "INT32_ADDRESSES", 0)
+    monkeypatch.setattr(triton_launch, "INT32_ADDRESSES", 0)
     long = compile_for(90, direction, inputs(torch.bfloat16))
     assert_machine_code(long, 90)
     assert long is not short
@@ -110,3 +110,25 @@ SIZES = [(2, 14, 14), (1, 1, 1), (16, 16, 16), (3, 1, 7), (1, 5, 32)]
 def test_channels_are_read_and_written_sixteen_bytes_at_a_time(compile_for):
     ptx = compile_for(80, "forward", inputs(torch.float16)).asm["ptx"]
     assert "ld.global.v4.b32" in ptx and "st.global.v4.b32" in ptx
+
+
+@pytest.fixture
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_compiles_the_kernels_that_sum_in_order(compile_for, deterministic, monkeypatch):
+    found = []
+    run = triton_ordered.sum_parts_kernel.run
+
+    def stop_there(*tensors, warmup, **arguments):
+        found.append(run(*tensors, warmup=True, **arguments))
+
+    monkeypatch.setattr(triton_ordered.sum_parts_kernel, "run", stop_there)
+    notes = compile_for(90, "backward", inputs(torch.bfloat16))
+    assert_machine_code(notes, 90)
+    assert "red.global" not in notes.asm["ptx"] and "atom.global" not in notes.asm["ptx"]
+    assert_machine_code(found[0], 90)
+    assert "red.global" not in found[0].asm["ptx"] and "atom.global" not in found[0].asm["ptx"]

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from internimage.ops import triton_backend
+from internimage.ops import triton_launch
 from internimage.ops.ms_deform_attn import gpu
 
 from .attention_cases import AttentionInputs, draw_attention
@@ -77,7 +77,7 @@ def test_compiles_for_every_class_of_shape(compile_for, shape, direction):
 @BOTH
 def test_compiles_with_long_addresses(compile_for, direction, monkeypatch):
     short = compile_for(90, direction, inputs(torch.bfloat16))
-    monkeypatch.setattr(triton_backend, "INT32_ADDRESSES", 0)
+    monkeypatch.setattr(triton_launch, "INT32_ADDRESSES", 0)
     long = compile_for(90, direction, inputs(torch.bfloat16))
     assert_machine_code(long, 90)
     assert long is not short

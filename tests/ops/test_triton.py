@@ -39,9 +39,27 @@ def test_kernels_in_the_interpreter():
     in_the_interpreter("not slow", *OPERATORS)
 
 
+def test_what_a_card_is_asked_for_runs_in_the_interpreter_where_it_can():
+    pytest.importorskip("triton", reason="Triton is not installed")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        "tests/gpu/pytest.ini",
+        "tests/gpu",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = python([*command, "--tb=short", "--ignore=tests/gpu/test_stage.py"], TRITON_INTERPRET="1")
+    assert done.returncode == 0, "\n" + done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", [*OPERATORS, "ms_deform_attn_random"])
 def test_kernels_in_the_interpreter_at_length(operator):
     in_the_interpreter("slow", operator)
 

@@ -37,12 +37,11 @@ def forward(
 ) -> Tensor:
     """Shapes as in :func:`internimage.ops.dcnv3`; with ``softmax`` the mask holds logits.
 
-    Offset and mask may have an axis for the groups, (N, H_out, W_out, G, P*2) and (N, H_out, W_out, G, P). With
-    ``softmax``, ``biases`` of input (C), offset (G*P*2) and mask (G*P), contiguous and of the same dtype, are added on
-    the way.
+    Offset and mask may have an axis for the groups, (N, H_out, W_out, G, P*2) and (N, H_out, W_out, G, P).
+    ``biases`` of input (C), offset (G*P*2) and mask (G*P), contiguous and of one dtype, are added on the way.
     """
     output = input.new_empty(*offset.shape[:3], input.shape[-1])
-    return _call(input, offset, mask, geometry, softmax).forward(output, biases)
+    return call_of(input, offset, mask, geometry, softmax).forward(output, biases)
 
 
 def backward(
@@ -56,11 +55,12 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of input, offset and mask, the last two written ``into`` tensors where they are given."""
     grad_offset, grad_mask = into or (torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in (offset, mask))
-    grad_input = _call(input, offset, mask, geometry, softmax).backward(grad_output, grad_offset, grad_mask)
+    grad_input = call_of(input, offset, mask, geometry, softmax).backward(grad_output, grad_offset, grad_mask)
     return grad_input, grad_offset, grad_mask
 
 
-def _call(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool) -> DeformableCall:
+def call_of(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool) -> DeformableCall:
+    """The convolution as the kernels take it."""
     problem = DeformableProblem.from_buffer_copy(_described(geometry))
     _, problem.h, problem.w, _ = input.shape
     _, problem.h_out, problem.w_out = offset.shape[:3]
@@ -83,5 +83,7 @@ def _described(geometry: Geometry) -> bytes:
             origin_y=origin_y,
             origin_x=origin_x,
             offset_scale=geometry.offset_scale,
+            offset_bias_group=2 * geometry.taps,
+            mask_bias_group=geometry.taps,
         )
     )

@@ -1,14 +1,18 @@
-"""Forward and backward on the GPU: prepares the tensors and launches the Triton kernels."""
+"""Forward and backward on the GPU: describes the convolution to the Triton kernels and launches them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..geometry import Geometry
-from ..layout import by_group
-from ..triton_backend import alert_not_deterministic, constants_of, launch, zeros_for_sums
+from ..triton_launch import Kernel, Lanes, Problem, lanes_of, launch
+from ..triton_sums import Sums
+
+FORWARD = Kernel(".dcnv3.triton_kernels", "forward_kernel")
+BACKWARD = Kernel(".dcnv3.triton_kernels", "backward_kernel")
 
 
 def forward(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool = False) -> Tensor:
@@ -16,15 +20,11 @@ def forward(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, sof
 
     Offset and mask may have an axis for the groups, (N, H_out, W_out, G, P*2) and (N, H_out, W_out, G, P).
     """
-    from . import triton_kernels as kernels
-
-    output = input.new_empty(*offset.shape[:3], input.shape[-1])
+    output = input.new_empty((*offset.shape[:3], input.shape[-1]))
     if output.numel() == 0:
         return output
-    input, *lanes = input.contiguous(), *(by_group(tensor, geometry.groups) for tensor in (offset, mask))
-    call = arguments(input, output, *lanes, geometry=geometry, softmax=softmax)
-    setting = kernels.forward_setting(call["D"], geometry.taps)
-    launch(kernels.forward_kernel, setting, input, *lanes, output, **call)
+    lanes = lanes_of(offset, geometry.groups), lanes_of(mask, geometry.groups)
+    launch(problem_of(input.contiguous(), output, geometry, softmax, *lanes))
     return output
 
 
@@ -39,40 +39,65 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of input, offset and mask, the last two written ``into`` tensors where they are given.
 
-    The order in which that of the input is summed up varies.
+    The order in which that of the input is summed up varies, unless torch is asked for deterministic algorithms.
     """
-    from . import triton_kernels as kernels
-
-    grad_input = zeros_for_sums(input)
-    grad_offset, grad_mask = into or (offset.new_empty(offset.shape), mask.new_empty(mask.shape))
+    grad_offset, grad_mask = into or (
+        torch.empty_like(t, memory_format=torch.contiguous_format) for t in (offset, mask)
+    )
     if grad_output.numel() == 0:
-        return grad_input.to(input.dtype), grad_offset.zero_(), grad_mask.zero_()
-    alert_not_deterministic()
-    grad_output, input = grad_output.contiguous(), input.contiguous()
-    lanes = [by_group(tensor, geometry.groups) for tensor in (offset, mask, grad_offset, grad_mask)]
-    call = arguments(input, grad_output, *lanes, geometry=geometry, softmax=softmax)
-    setting = kernels.backward_setting(call["D"], geometry.taps)
-    launch(kernels.backward_kernel, setting, grad_output, input, *lanes[:2], grad_input, *lanes[2:], **call)
-    return grad_input.to(input.dtype), grad_offset, grad_mask
+        return torch.zeros_like(input), grad_offset.zero_(), grad_mask.zero_()
+    lanes = [lanes_of(tensor, geometry.groups) for tensor in (offset, mask, grad_offset, grad_mask)]
+    sums = Sums.of(input, offset.shape[:3].numel() * geometry.groups, geometry.taps)
+    grad_output = grad_output.contiguous()
+    launch(problem_of(input.contiguous(), grad_output, geometry, softmax, *lanes, sums=sums))
+    return sums.finish(grad_output, input.shape[-1] // geometry.groups), grad_offset, grad_mask
 
 
-def arguments(input: Tensor, output: Tensor, *lanes: Tensor, geometry: Geometry, softmax: bool) -> dict[str, Any]:
-    """What the kernels take beside their tensors: sizes, and constants that are compiled in.
+def problem_of(
+    input: Tensor, output: Tensor, geometry: Geometry, softmax: bool, *lanes: Lanes, sums: Sums | None = None
+) -> Problem:
+    """One launch of the forward kernel, or with ``sums`` of the backward kernel.
 
     Args:
-        input: (N, H, W, C). output: (N, H_out, W_out, C).
-        lanes: offset and mask, and for the backward kernel their gradients: (N*H_out*W_out, G, numbers), rows and
-            groups at any distance.
+        input: (N, H, W, C), packed.
+        output: (N, H_out, W_out, C), packed, or its gradient.
+        lanes: offset and mask, and for the backward kernel their gradients.
+        sums: where the gradient of the input goes.
     """
-    n, h_out, w_out, _ = output.shape
+    n, h, w, c = input.shape
+    _, h_out, w_out, _ = output.shape
+    offset, mask, *grads = lanes
+    distances = tuple(distance for lane in lanes for distance in (lane.row, lane.group))
+
+    def constants() -> dict[str, Any]:
+        return _constants(geometry, softmax, distances) | ({} if sums is None else {"SCATTER": sums.scatter})
+
+    if sums is None:
+        tensors: tuple[Tensor, ...] = (input, offset.tensor, mask.tensor, output)
+    else:
+        grad_lanes = (grad.tensor for grad in grads)
+        tensors = (output, input, offset.tensor, mask.tensor, sums.total, *grad_lanes, sums.keys, sums.shares)
+    return Problem(
+        FORWARD if sums is None else BACKWARD,
+        (geometry, softmax, c, distances, sums is not None and sums.scatter),
+        tensors,
+        (h, w, w_out),
+        images=n,
+        rows=h_out * w_out * geometry.groups,
+        depth=c // geometry.groups,
+        taps=geometry.taps,
+        reach=max(h * w * c, h_out * w_out * max(c, *distances)),
+        constants=constants,
+        zeroed=None if sums is None else sums.total,
+    )
+
+
+def _constants(geometry: Geometry, softmax: bool, distances: tuple[int, ...]) -> dict[str, Any]:
+    """What the kernels have compiled in of a convolution."""
     kernel_h, kernel_w = geometry.kernel_size
     origin_y, origin_x = geometry.origin()
-    call = {
-        "rows": n * h_out * w_out * geometry.groups,
-        "h": input.shape[1],
-        "w": input.shape[2],
-        "h_out": h_out,
-        "w_out": w_out,
+    constants = {
+        "G": geometry.groups,
         "KERNEL_H": kernel_h,
         "CENTER": (kernel_h * kernel_w) // 2 if geometry.remove_center else -1,
         "STRIDE_H": geometry.stride[0],
@@ -82,7 +107,8 @@ def arguments(input: Tensor, output: Tensor, *lanes: Tensor, geometry: Geometry,
         "ORIGIN_Y": origin_y,
         "ORIGIN_X": origin_x,
         "SCALE": geometry.offset_scale,
+        "SOFTMAX": softmax,
     }
-    for name, lane in zip(("offset", "mask", "grad_offset", "grad_mask"), lanes, strict=False):
-        call[f"{name}_row"], call[f"{name.upper()}_GROUP"] = lane.stride(0), lane.stride(1)
-    return call | constants_of(input, output, lanes, geometry.taps, softmax)
+    own = ("OFFSET_ROW", "OFFSET_GROUP", "MASK_ROW", "MASK_GROUP")
+    names = own + tuple("GRAD_" + name for name in own)
+    return constants | dict(zip(names, distances, strict=False))

@@ -1,7 +1,7 @@
-"""The Triton kernels of DCNv3 and their launch settings. Only ``gpu.py`` imports this file, at the first call.
+"""The Triton kernels of DCNv3. Only ``gpu.py`` imports this file, at the first call.
 
-The words are those of ``ops/triton_bilinear.py``; a row is one group of one output pixel. The geometry is compiled in:
-a network has few of them, and constant strides let the compiler widen its loads.
+The words are those of ``ops/triton_bilinear.py``; a row is one group of one output pixel. The geometry is compiled in,
+and so is the distance between rows: a network has few of them, and constants let the compiler widen its loads.
 """
 
 from __future__ import annotations
@@ -11,148 +11,131 @@ import triton.language as tl
 
 from ..triton_bilinear import (
     add_sample,
-    by_class,
     cell_of,
-    load_outputs,
-    logit_grads,
+    channels_of,
+    load_pieces,
+    rows_of,
     sample_grads,
     softmax,
-    store_outputs,
-    store_taps,
+    softmax_weight,
+    store_pairs,
+    store_weight_grads,
 )
+from ..triton_ordered import note_parts
 
-_SIZES = ["rows", "h", "w", "h_out", "w_out"]  # no kernel of their own for sizes of 1 or multiples of 16
-
-
-def forward_setting(depth: int, taps: int) -> triton.Config:
-    """How to launch the forward kernel for ``depth`` channels per group and ``taps`` sampling points."""
-    return by_class(_FORWARD_SETTINGS, max(depth, taps))
-
-
-def backward_setting(depth: int, taps: int) -> triton.Config:
-    """The same for the backward kernel, which holds more for each row."""
-    return by_class(_BACKWARD_SETTINGS, max(depth, taps))
-
-
-# by the wider of D and P: about a thousand values a block forward, half of that backward
-_FORWARD_SETTINGS = {
-    16: triton.Config({"BLOCK_ROWS": 64, "UNROLL": 3}, num_warps=4),
-    64: triton.Config({"BLOCK_ROWS": 32, "UNROLL": 3}, num_warps=4),
-    256: triton.Config({"BLOCK_ROWS": 8, "UNROLL": 1}, num_warps=4),
-    None: triton.Config({"BLOCK_ROWS": 1, "UNROLL": 1}, num_warps=4),
-}
-_BACKWARD_SETTINGS = {
-    16: triton.Config({"BLOCK_ROWS": 32}, num_warps=4),
-    64: triton.Config({"BLOCK_ROWS": 16}, num_warps=4),
-    256: triton.Config({"BLOCK_ROWS": 4}, num_warps=4),
-    None: triton.Config({"BLOCK_ROWS": 1}, num_warps=4),
-}
+_SIZES = ["rows", "programs", "h", "w", "w_out"]  # no kernel of their own for sizes of 1 or multiples of 16
 
 
 @triton.jit
-def _output_position(row, h_out, w_out, G: tl.constexpr):
-    """Pixel number, group, image, y and x of each row."""
-    pixel = row // G
-    return pixel, row % G, pixel // (h_out * w_out), (pixel // w_out) % h_out, pixel % w_out
+def _origins(
+    row, w_out, G: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+    ORIGIN_Y: tl.constexpr, ORIGIN_X: tl.constexpr, SUM: tl.constexpr,
+):  # fmt: skip
+    """Output pixel and group of each row, and where tap (0, 0) samples without learned offset, (x, y)."""
+    pixel, group = row // G, row % G
+    y_out = pixel // w_out
+    x_out = pixel - y_out * w_out
+    return pixel, group, (x_out * STRIDE_W).to(SUM) + ORIGIN_X, (y_out * STRIDE_H).to(SUM) + ORIGIN_Y
 
 
 @triton.jit
 def _sample(
-    at, p, active, y_out, x_out, h, w,
-    KERNEL_H: tl.constexpr, CENTER: tl.constexpr,
-    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-    ORIGIN_Y: tl.constexpr, ORIGIN_X: tl.constexpr, SCALE: tl.constexpr, SUM: tl.constexpr,
+    at, p, active, origin_x, origin_y, h, w,
+    KERNEL_H: tl.constexpr, CENTER: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    SCALE: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     """The cell that tap ``p`` samples."""
     cell = p
     if CENTER >= 0:
-        cell += (cell >= CENTER).to(tl.int32)
+        cell = p + (p >= CENTER)
     offset_x = tl.load(at + 2 * p, mask=active, other=0.0).to(SUM)
     offset_y = tl.load(at + 2 * p + 1, mask=active, other=0.0).to(SUM)
-    tap_x = ((cell // KERNEL_H) * DILATION_W).to(SUM)
-    tap_y = ((cell % KERNEL_H) * DILATION_H).to(SUM)
-    x = (x_out * STRIDE_W).to(SUM) + ORIGIN_X + (offset_x + tap_x) * SCALE
-    y = (y_out * STRIDE_H).to(SUM) + ORIGIN_Y + (offset_y + tap_y) * SCALE
-    return cell_of(x, y, active, h, w)
+    x = origin_x + (offset_x + cell // KERNEL_H * DILATION_W) * SCALE
+    y = origin_y + (offset_y + cell % KERNEL_H * DILATION_H) * SCALE
+    return cell_of(x, y, active, h, w, SUM)
 
 
 @triton.jit(do_not_specialize=_SIZES)
 def forward_kernel(
     input, offset, mask, output,
-    rows, h, w, h_out, w_out, offset_row, mask_row,
+    rows, programs, h, w, w_out,
     G: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
     KERNEL_H: tl.constexpr, CENTER: tl.constexpr,
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     ORIGIN_Y: tl.constexpr, ORIGIN_X: tl.constexpr, SCALE: tl.constexpr,
-    OFFSET_GROUP: tl.constexpr, MASK_GROUP: tl.constexpr,
+    OFFSET_ROW: tl.constexpr, OFFSET_GROUP: tl.constexpr, MASK_ROW: tl.constexpr, MASK_GROUP: tl.constexpr,
     SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_TAPS: tl.constexpr, BLOCK_ROWS: tl.constexpr, UNROLL: tl.constexpr,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(INDEX) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    channel = tl.arange(0, BLOCK_D)
+    image, row = rows_of(programs, ROWS, INDEX)
     active = row < rows
-    pixel, group, image, y_out, x_out = _output_position(row, h_out, w_out, G)
-    first = image * h * w
-    offset_at = offset + pixel * offset_row + group * OFFSET_GROUP
-    mask_at = mask + pixel * mask_row + group * MASK_GROUP
+    channel = channels_of(PIECES, WIDTH)
+    pixel, group, origin_x, origin_y = _origins(row, w_out, G, STRIDE_H, STRIDE_W, ORIGIN_Y, ORIGIN_X, SUM)
+    before = image * (rows // G)
+    offset_at = offset + before * OFFSET_ROW + (pixel * OFFSET_ROW + group * OFFSET_GROUP)
+    mask_at = mask + before * MASK_ROW + (pixel * MASK_ROW + group * MASK_GROUP)
+    at = input + image * h * w * (G * D) + (group * D + channel)
     if SOFTMAX:
-        top, total, _ = softmax(mask_at, active, BLOCK_TAPS, P, SUM)
-    sums = tl.zeros((BLOCK_ROWS, BLOCK_D), SUM)
+        top, inverse = softmax(mask_at, active, P, SUM)
+    sums = tl.zeros((PIECES, ROWS, WIDTH), SUM)
     for p in tl.range(0, P, loop_unroll_factor=UNROLL):
         weight = tl.load(mask_at + p, mask=active, other=0.0).to(SUM)
         if SOFTMAX:
-            weight = tl.exp(weight - top) / total
+            weight = softmax_weight(weight, top)
         inside, x, y, right, lower = _sample(
-            offset_at, p, active, y_out, x_out, h, w, KERNEL_H, CENTER,
-            STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, ORIGIN_Y, ORIGIN_X, SCALE, SUM,
+            offset_at, p, active, origin_x, origin_y, h, w, KERNEL_H, CENTER, DILATION_H, DILATION_W, SCALE, SUM
         )  # fmt: skip
-        sums = add_sample(
-            sums, input, first, group, inside, x, y, right, lower, weight, h, w, channel, G, D, SUM
-        )  # fmt: skip
-    store_outputs(output, row, active, channel, sums, D)
+        sums = add_sample(sums, at, channel < D, inside, x, y, right, lower, weight, h, w, G * D, SUM, INDEX)
+    if SOFTMAX:
+        sums *= inverse
+    output += image * rows * D + (row * D + channel)
+    tl.store(output, sums.to(output.dtype.element_ty), mask=active & (channel < D))
 
 
 @triton.jit(do_not_specialize=_SIZES)
 def backward_kernel(
-    grad_output, input, offset, mask, grad_input, grad_offset, grad_mask,
-    rows, h, w, h_out, w_out, offset_row, mask_row, grad_offset_row, grad_mask_row,
+    grad_output, input, offset, mask, grad_input, grad_offset, grad_mask, keys, shares,
+    rows, programs, h, w, w_out,
     G: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
     KERNEL_H: tl.constexpr, CENTER: tl.constexpr,
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     ORIGIN_Y: tl.constexpr, ORIGIN_X: tl.constexpr, SCALE: tl.constexpr,
-    OFFSET_GROUP: tl.constexpr, MASK_GROUP: tl.constexpr,
-    GRAD_OFFSET_GROUP: tl.constexpr, GRAD_MASK_GROUP: tl.constexpr,
-    SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_TAPS: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+    OFFSET_ROW: tl.constexpr, OFFSET_GROUP: tl.constexpr, MASK_ROW: tl.constexpr, MASK_GROUP: tl.constexpr,
+    GRAD_OFFSET_ROW: tl.constexpr, GRAD_OFFSET_GROUP: tl.constexpr,
+    GRAD_MASK_ROW: tl.constexpr, GRAD_MASK_GROUP: tl.constexpr,
+    SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr, SCATTER: tl.constexpr, TAPS: tl.constexpr,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(INDEX) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    channel, tap = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_TAPS)
+    image, row = rows_of(programs, ROWS, INDEX)
     active = row < rows
-    pixel, group, image, y_out, x_out = _output_position(row, h_out, w_out, G)
-    first = image * h * w
-    offset_at = offset + pixel * offset_row + group * OFFSET_GROUP
-    mask_at = mask + pixel * mask_row + group * MASK_GROUP
-    grad_offset_at = grad_offset + pixel * grad_offset_row + group * GRAD_OFFSET_GROUP
-    if SOFTMAX:
-        top, total, weights = softmax(mask_at, active, BLOCK_TAPS, P, SUM)
-    grads = load_outputs(grad_output, row, active, channel, D, SUM)
-    weight_grads = tl.zeros((BLOCK_ROWS, BLOCK_TAPS), SUM)
+    channel = channels_of(1, WIDTH)
+    pixel, group, origin_x, origin_y = _origins(row, w_out, G, STRIDE_H, STRIDE_W, ORIGIN_Y, ORIGIN_X, SUM)
+    before = image * (rows // G)
+    offset_at = offset + before * OFFSET_ROW + (pixel * OFFSET_ROW + group * OFFSET_GROUP)
+    mask_at = mask + before * MASK_ROW + (pixel * MASK_ROW + group * MASK_GROUP)
+    grad_offset_at = grad_offset + before * GRAD_OFFSET_ROW + (pixel * GRAD_OFFSET_ROW + group * GRAD_OFFSET_GROUP)
+    grad_mask_at = grad_mask + before * GRAD_MASK_ROW + (pixel * GRAD_MASK_ROW + group * GRAD_MASK_GROUP)
+    at = input + image * h * w * (G * D) + (group * D + channel)
+    into = grad_input + image * h * w * (G * D) + (group * D + channel)
+    first_key = image * h * w * G + group
+    keys += (image * rows + row) * (4 * P)
+    shares += (image * rows + row) * (4 * P)
+    grads = load_pieces(grad_output + image * rows * D + (row * D + channel), channel, active, D, PIECES, SUM)
+    top, inverse = softmax(mask_at, active, P, SUM) if SOFTMAX else (0.0, 1.0)
+    tap = tl.arange(0, TAPS)[None, None, :]
+    weight_grads = tl.zeros((1, ROWS, TAPS), SUM)
     for p in range(P):
         weight = tl.load(mask_at + p, mask=active, other=0.0).to(SUM)
         if SOFTMAX:
-            weight = tl.exp(weight - top) / total
+            weight = softmax_weight(weight, top) * inverse
         inside, x, y, right, lower = _sample(
-            offset_at, p, active, y_out, x_out, h, w, KERNEL_H, CENTER,
-            STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, ORIGIN_Y, ORIGIN_X, SCALE, SUM,
+            offset_at, p, active, origin_x, origin_y, h, w, KERNEL_H, CENTER, DILATION_H, DILATION_W, SCALE, SUM
         )  # fmt: skip
         weight_grad, grad_x, grad_y = sample_grads(
-            grads, input, grad_input, first, group, inside, x, y, right, lower, weight, h, w, channel, G, D, SUM
+            grads, at, into, channel, inside, x, y, right, lower, weight, h, w, G * D, D, SCATTER, SUM, INDEX
         )  # fmt: skip
-        weight_grads = tl.where((tap == p)[None, :], weight_grad[:, None], weight_grads)
-        at = grad_offset_at + 2 * p
-        tl.store(at, (grad_x * SCALE).to(grad_offset.dtype.element_ty), mask=active)
-        tl.store(at + 1, (grad_y * SCALE).to(grad_offset.dtype.element_ty), mask=active)
-    if SOFTMAX:
-        weight_grads = logit_grads(weights, weight_grads)
-    at = grad_mask + pixel * grad_mask_row + group * GRAD_MASK_GROUP
-    store_taps(at, active, weight_grads, BLOCK_TAPS, P)
+        if not SCATTER:
+            note_parts(keys + 4 * p, shares + 4 * p, first_key, active, inside, x, y, right, lower, weight, h, w, G)
+        store_pairs(grad_offset_at + 2 * p, active, grad_x * SCALE, grad_y * SCALE)
+        weight_grads = tl.where(tap == p, weight_grad, weight_grads)
+    store_weight_grads(grad_mask_at, mask_at, active, weight_grads, top, inverse, P, TAPS, SOFTMAX)

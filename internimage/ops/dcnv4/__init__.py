@@ -1,4 +1,8 @@
-"""Deformable convolution v4: checks the arguments, picks a backend, calls it."""
+"""Deformable convolution v4: checks the arguments, picks a backend, calls it.
+
+It samples as DCNv3 does, so this folder has no reference and no kernels: ``op.py`` hands the backends of DCNv3 views of
+the packed tensor, ``packed.py`` knows its layout.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from ..checks import in_autocast_dtype, output_size_of, require_alike, require_a
 from ..dcnv3.reference import export_form
 from ..dispatch import Call, choose
 from ..geometry import Geometry, IntPair
-from . import op
+from . import cpu, op
 from .packed import pack_offset_mask, packed_channels, unpack
 
 __all__ = ["dcnv4", "dcnv4_on_maps", "pack_offset_mask", "packed_channels"]
@@ -68,9 +72,23 @@ def dcnv4(
 
 
 def dcnv4_on_maps(
-    input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool = False, backend: str | None = None
+    input: Tensor,
+    offset_mask: Tensor,
+    geometry: Geometry,
+    softmax: bool = False,
+    backend: str | None = None,
+    biases: cpu.Biases | None = None,
 ) -> Tensor:
-    """:func:`dcnv4` of (N, H, W, C) maps with all of its geometry as one argument: what the layers run."""
+    """:func:`dcnv4` of (N, H, W, C) maps with all of its geometry as one argument: what the layers run.
+
+    ``biases``, where ``fused.takes`` the call, are added to input (C) and packed tensor (K), each where it is not None;
+    the CPU kernel adds them on the way.
+    """
+    if biases is not None:
+        if backend in (None, "cpu"):
+            return cpu.forward(input, offset_mask, geometry, softmax, biases)
+        tensors = zip((input, offset_mask), biases, strict=True)
+        input, offset_mask = (tensor if bias is None else tensor + bias for tensor, bias in tensors)
     if input.is_meta:  # shapes only: no backend, no autocast, nothing to log
         _check(input, offset_mask, geometry)
         return op.dcnv4_op(input, offset_mask, *geometry.as_args(), softmax, "reference")

@@ -13,6 +13,7 @@ from .. import eager
 from ..dcnv3 import op as dcnv3_op
 from ..dispatch import Backend, named
 from ..geometry import Geometry
+from . import cpu
 from .packed import unpack
 
 
@@ -20,7 +21,7 @@ def _on_packed_tensors(backend: Backend) -> Backend:
     """A backend of DCNv3 as one of DCNv4."""
     run_backward = backend.backward
 
-    def forward(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool) -> Tensor:
+    def on_views(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool) -> Tensor:
         return backend.forward(input, *unpack(offset_mask, geometry), geometry, softmax)
 
     def backward(grad_output: Tensor, input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool):
@@ -32,6 +33,7 @@ def _on_packed_tensors(backend: Backend) -> Backend:
         grad_input, *_ = run_backward(grad_output, input, offset, mask, geometry, softmax, into)
         return grad_input, grad_offset_mask
 
+    forward = cpu.forward if backend.name == "cpu" else on_views
     return replace(backend, forward=forward, backward=backward if run_backward else None)
 
 

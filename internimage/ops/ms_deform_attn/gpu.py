@@ -1,27 +1,26 @@
-"""Forward and backward on the GPU: prepares the tensors and launches the Triton kernels."""
+"""Forward and backward on the GPU: describes the attention to the Triton kernels and launches them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..layout import by_group
-from ..triton_backend import alert_not_deterministic, constants_of, launch, zeros_for_sums
+from ..triton_launch import Kernel, Lanes, Problem, lanes_of, launch
+from ..triton_sums import Sums
 from .levels import Sizes
+
+FORWARD = Kernel(".ms_deform_attn.triton_kernels", "forward_kernel")
+BACKWARD = Kernel(".ms_deform_attn.triton_kernels", "backward_kernel")
 
 
 def forward(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool = False) -> Tensor:
     """Shapes as in ``reference``; with ``softmax`` the weights are logits."""
-    from . import triton_kernels as kernels
-
-    output = values.new_empty(*weights.shape[:2], values.shape[-1])
+    output = values.new_empty((*weights.shape[:2], values.shape[-1]))
     if output.numel() == 0:
         return output
-    values, *lanes = values.contiguous(), *_by_head(locations, weights)
-    call = arguments(values, output, *lanes, sizes=sizes, softmax=softmax)
-    setting = kernels.forward_setting(call["D"], call["P"])
-    launch(kernels.forward_kernel, setting, values, *lanes, output, **call)
+    launch(problem_of(values.contiguous(), output, sizes, softmax, *_by_head(locations, weights)))
     return output
 
 
@@ -36,47 +35,79 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of values, locations and weights, the last two written ``into`` tensors where they are given.
 
-    The order in which that of the values is summed up varies.
+    The order in which that of the values is summed up varies, unless torch is asked for deterministic algorithms.
     """
-    from . import triton_kernels as kernels
-
-    grad_values = zeros_for_sums(values)
-    grad_locations, grad_weights = into or (locations.new_empty(locations.shape), weights.new_empty(weights.shape))
+    grad_locations, grad_weights = into or (
+        torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (locations, weights)
+    )
     if grad_output.numel() == 0:
-        return grad_values.to(values.dtype), grad_locations.zero_(), grad_weights.zero_()
-    alert_not_deterministic()
-    grad_output, values = grad_output.contiguous(), values.contiguous()
+        return torch.zeros_like(values), grad_locations.zero_(), grad_weights.zero_()
     lanes = _by_head(locations, weights, grad_locations, grad_weights)
-    call = arguments(values, grad_output, *lanes, sizes=sizes, softmax=softmax)
-    setting = kernels.backward_setting(call["D"], call["P"])
-    launch(kernels.backward_kernel, setting, grad_output, values, *lanes[:2], grad_values, *lanes[2:], **call)
-    return grad_values.to(values.dtype), grad_locations, grad_weights
+    heads, taps = weights.shape[2:]
+    sums = Sums.of(values, weights.shape[:3].numel(), taps)
+    grad_output = grad_output.contiguous()
+    launch(problem_of(values.contiguous(), grad_output, sizes, softmax, *lanes, sums=sums))
+    return sums.finish(grad_output, values.shape[-1] // heads), grad_locations, grad_weights
 
 
-def _by_head(*tensors: Tensor) -> list[Tensor]:
-    """(N, Q, M, numbers) as (N*Q, M, numbers)."""
-    return [by_group(tensor.unsqueeze(1), tensor.shape[2]) for tensor in tensors]
+def _by_head(*tensors: Tensor) -> list[Lanes]:
+    """(N, Q, M, numbers) as lanes."""
+    return [lanes_of(tensor.unsqueeze(1), tensor.shape[2]) for tensor in tensors]
 
 
-def arguments(values: Tensor, output: Tensor, *lanes: Tensor, sizes: Sizes, softmax: bool) -> dict[str, Any]:
-    """What the kernels take beside their tensors: sizes, and constants that are compiled in.
+def problem_of(
+    values: Tensor, output: Tensor, sizes: Sizes, softmax: bool, *lanes: Lanes, sums: Sums | None = None
+) -> Problem:
+    """One launch of the forward kernel, or with ``sums`` of the backward kernel.
 
     Args:
-        values: (N, S, M*D). output: (N, Q, M*D).
-        lanes: locations and weights, and for the backward kernel their gradients: (N*Q, M, numbers), rows and heads at
-            any distance.
+        values: (N, S, M*D), packed.
+        output: (N, Q, M*D), packed, or its gradient.
+        lanes: locations and weights, and for the backward kernel their gradients.
+        sums: where the gradient of the values goes.
     """
-    from . import triton_kernels as kernels
+    n, pixels, c = values.shape
+    queries = output.shape[1]
+    locations, weights, *grads = lanes
+    heads, taps = weights.tensor.shape[-2:]
+    distances = tuple(distance for lane in lanes for distance in (lane.row, lane.group))
 
-    _, heads, taps = lanes[1].shape
-    call = {
-        "rows": output.shape[0] * output.shape[1] * heads,
-        "queries": output.shape[1],
-        "pixels": values.shape[1],
-        "sizes": kernels.as_numbers(sizes),
-        "LEVELS": len(sizes),
-        "POINTS": taps // len(sizes),
-    }
-    for name, lane in zip(("location", "weight", "grad_location", "grad_weight"), lanes, strict=False):
-        call[f"{name}_row"], call[f"{name.upper()}_GROUP"] = lane.stride(0), lane.stride(1)
-    return call | constants_of(values, output, lanes, taps, softmax)
+    def constants() -> dict[str, Any]:
+        return _constants(heads, len(sizes), taps, softmax, distances) | (
+            {} if sums is None else {"SCATTER": sums.scatter}
+        )
+
+    if sums is None:
+        tensors: tuple[Tensor, ...] = (values, locations.tensor, weights.tensor, output)
+    else:
+        grad_lanes = (grad.tensor for grad in grads)
+        tensors = (output, values, locations.tensor, weights.tensor, sums.total, *grad_lanes, sums.keys, sums.shares)
+    return Problem(
+        FORWARD if sums is None else BACKWARD,
+        (heads, len(sizes), taps, softmax, c, distances, sums is not None and sums.scatter),
+        tensors,
+        (pixels, _as_numbers(sizes)),
+        images=n,
+        rows=queries * heads,
+        depth=c // heads,
+        taps=taps,
+        reach=max(pixels * c, queries * max(c, *distances)),
+        constants=constants,
+        zeroed=None if sums is None else sums.total,
+    )
+
+
+def _as_numbers(sizes: Sizes) -> tuple[int, ...]:
+    """Heights and widths for the kernels, each as an odd number over 1: Triton compiles anew for 1 and for 16, 32, ...
+
+    An empty level is -1 wide, so that no position lies between -1 and its width.
+    """
+    return tuple(2 * side + 5 for h, w in sizes for side in ((h, w) if h and w else (0, -1)))
+
+
+def _constants(heads: int, levels: int, taps: int, softmax: bool, distances: tuple[int, ...]) -> dict[str, Any]:
+    """What the kernels have compiled in of an attention."""
+    own = ("LOCATION_ROW", "LOCATION_GROUP", "WEIGHT_ROW", "WEIGHT_GROUP")
+    names = own + tuple("GRAD_" + name for name in own)
+    constants = {"G": heads, "LEVELS": levels, "POINTS": taps // levels, "SOFTMAX": softmax}
+    return constants | dict(zip(names, distances, strict=False))

@@ -1,7 +1,8 @@
-"""The Triton kernels of attention and their launch settings. Only ``gpu.py`` imports this file, at the first call.
+"""The Triton kernels of attention. Only ``gpu.py`` imports this file, at the first call.
 
 The words are those of ``ops/triton_bilinear.py``; a row is one head of one query, and its taps are the points of all
-levels in turn. Heads, levels and points are compiled in; sizes are not, for a detector sees new ones with each picture.
+levels in turn. Heads, levels, points and the distance between rows are compiled in; sizes are not, for a detector sees
+new ones with each picture.
 """
 
 from __future__ import annotations
@@ -11,61 +12,29 @@ import triton.language as tl
 
 from ..triton_bilinear import (
     add_sample,
-    by_class,
     cell_of,
-    load_outputs,
-    logit_grads,
+    channels_of,
+    load_pieces,
+    rows_of,
     sample_grads,
     softmax,
-    store_outputs,
-    store_taps,
+    softmax_weight,
+    store_pairs,
+    store_weight_grads,
 )
+from ..triton_ordered import note_parts
 
-_SIZES = ["rows", "queries", "pixels"]  # no kernel of their own for sizes of 1 or multiples of 16
-
-
-def forward_setting(depth: int, taps: int) -> triton.Config:
-    """How to launch the forward kernel for ``depth`` channels per head and ``taps`` points of all levels."""
-    return by_class(_FORWARD_SETTINGS, max(depth, taps))
-
-
-def backward_setting(depth: int, taps: int) -> triton.Config:
-    """The same for the backward kernel, which holds more for each row."""
-    return by_class(_BACKWARD_SETTINGS, max(depth, taps))
-
-
-# by the wider of D and P: about a thousand values a block forward, half of that backward
-_FORWARD_SETTINGS = {
-    16: triton.Config({"BLOCK_ROWS": 64, "UNROLL": 4}, num_warps=4),
-    64: triton.Config({"BLOCK_ROWS": 32, "UNROLL": 4}, num_warps=4),
-    256: triton.Config({"BLOCK_ROWS": 8, "UNROLL": 1}, num_warps=4),
-    None: triton.Config({"BLOCK_ROWS": 1, "UNROLL": 1}, num_warps=4),
-}
-_BACKWARD_SETTINGS = {
-    16: triton.Config({"BLOCK_ROWS": 32}, num_warps=4),
-    64: triton.Config({"BLOCK_ROWS": 16}, num_warps=4),
-    256: triton.Config({"BLOCK_ROWS": 4}, num_warps=4),
-    None: triton.Config({"BLOCK_ROWS": 1}, num_warps=4),
-}
-
-
-def as_numbers(sizes: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
-    """Heights and widths for the kernels, each as an odd number over 1: Triton compiles anew for 1 and for 16, 32, ...
-
-    An empty level is -1 wide, so that no position lies between -1 and its width.
-    """
-    sizes = tuple((h, w) if h and w else (0, -1) for h, w in sizes)
-    return tuple(2 * side + 5 for size in sizes for side in size)
+_SIZES = ["rows", "programs", "pixels"]  # no kernel of their own for sizes of 1 or multiples of 16
 
 
 @triton.jit
 def _size_of(level, sizes, LEVELS: tl.constexpr):
-    """Height and width of a level; ``sizes`` are what :func:`as_numbers` gives."""
-    h, w = 0, 0
-    for other in tl.static_range(LEVELS):
-        h = tl.where(level == other, (sizes[2 * other] - 5) // 2, h)
-        w = tl.where(level == other, (sizes[2 * other + 1] - 5) // 2, w)
-    return h, w
+    """Height and width of a level; each number n of ``sizes`` stands for (n - 5) / 2."""
+    h, w = sizes[0], sizes[1]
+    for other in tl.static_range(1, LEVELS):
+        h = tl.where(level == other, sizes[2 * other], h)
+        w = tl.where(level == other, sizes[2 * other + 1], w)
+    return (h - 5) >> 1, (w - 5) >> 1
 
 
 @triton.jit
@@ -73,83 +42,91 @@ def _sample(at, p, active, h, w, SUM: tl.constexpr):
     """The cell that tap ``p`` samples."""
     location_x = tl.load(at + 2 * p, mask=active, other=0.0).to(SUM)
     location_y = tl.load(at + 2 * p + 1, mask=active, other=0.0).to(SUM)
-    x, y = location_x * w.to(SUM) - 0.5, location_y * h.to(SUM) - 0.5
-    return cell_of(x, y, active, h, w)
+    return cell_of(location_x * w.to(SUM) - 0.5, location_y * h.to(SUM) - 0.5, active, h, w, SUM)
 
 
 @triton.jit(do_not_specialize=_SIZES)
 def forward_kernel(
     values, locations, weights, output,
-    rows, queries, pixels, sizes, location_row, weight_row,
+    rows, programs, pixels, sizes,
     G: tl.constexpr, D: tl.constexpr, P: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
-    LOCATION_GROUP: tl.constexpr, WEIGHT_GROUP: tl.constexpr,
+    LOCATION_ROW: tl.constexpr, LOCATION_GROUP: tl.constexpr, WEIGHT_ROW: tl.constexpr, WEIGHT_GROUP: tl.constexpr,
     SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_TAPS: tl.constexpr, BLOCK_ROWS: tl.constexpr, UNROLL: tl.constexpr,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(INDEX) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    channel = tl.arange(0, BLOCK_D)
+    image, row = rows_of(programs, ROWS, INDEX)
     active = row < rows
+    channel = channels_of(PIECES, WIDTH)
     query, head = row // G, row % G
-    first = query // queries * pixels
-    location_at = locations + query * location_row + head * LOCATION_GROUP
-    weight_at = weights + query * weight_row + head * WEIGHT_GROUP
+    before = image * (rows // G)
+    location_at = locations + before * LOCATION_ROW + (query * LOCATION_ROW + head * LOCATION_GROUP)
+    weight_at = weights + before * WEIGHT_ROW + (query * WEIGHT_ROW + head * WEIGHT_GROUP)
+    at = values + image * pixels * (G * D) + (head * D + channel)
     if SOFTMAX:
-        top, total, _ = softmax(weight_at, active, BLOCK_TAPS, P, SUM)
-    sums = tl.zeros((BLOCK_ROWS, BLOCK_D), SUM)
+        top, inverse = softmax(weight_at, active, P, SUM)
+    sums = tl.zeros((PIECES, ROWS, WIDTH), SUM)
     for level in range(LEVELS):
         h, w = _size_of(level, sizes, LEVELS)
         for point in tl.range(0, POINTS, loop_unroll_factor=UNROLL):
             p = level * POINTS + point
             weight = tl.load(weight_at + p, mask=active, other=0.0).to(SUM)
             if SOFTMAX:
-                weight = tl.exp(weight - top) / total
+                weight = softmax_weight(weight, top)
             inside, x, y, right, lower = _sample(location_at, p, active, h, w, SUM)
-            sums = add_sample(
-                sums, values, first, head, inside, x, y, right, lower, weight, h, w, channel, G, D, SUM
-            )  # fmt: skip
-        first += h.to(INDEX) * w
-    store_outputs(output, row, active, channel, sums, D)
+            sums = add_sample(sums, at, channel < D, inside, x, y, right, lower, weight, h, w, G * D, SUM, INDEX)
+        at += h.to(INDEX) * w * (G * D)
+    if SOFTMAX:
+        sums *= inverse
+    output += image * rows * D + (row * D + channel)
+    tl.store(output, sums.to(output.dtype.element_ty), mask=active & (channel < D))
 
 
 @triton.jit(do_not_specialize=_SIZES)
 def backward_kernel(
-    grad_output, values, locations, weights, grad_values, grad_locations, grad_weights,
-    rows, queries, pixels, sizes, location_row, weight_row, grad_location_row, grad_weight_row,
+    grad_output, values, locations, weights, grad_values, grad_locations, grad_weights, keys, shares,
+    rows, programs, pixels, sizes,
     G: tl.constexpr, D: tl.constexpr, P: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
-    LOCATION_GROUP: tl.constexpr, WEIGHT_GROUP: tl.constexpr,
-    GRAD_LOCATION_GROUP: tl.constexpr, GRAD_WEIGHT_GROUP: tl.constexpr,
-    SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_TAPS: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+    LOCATION_ROW: tl.constexpr, LOCATION_GROUP: tl.constexpr, WEIGHT_ROW: tl.constexpr, WEIGHT_GROUP: tl.constexpr,
+    GRAD_LOCATION_ROW: tl.constexpr, GRAD_LOCATION_GROUP: tl.constexpr,
+    GRAD_WEIGHT_ROW: tl.constexpr, GRAD_WEIGHT_GROUP: tl.constexpr,
+    SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr, SCATTER: tl.constexpr, TAPS: tl.constexpr,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(INDEX) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    channel, tap = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_TAPS)
+    image, row = rows_of(programs, ROWS, INDEX)
     active = row < rows
+    channel = channels_of(1, WIDTH)
     query, head = row // G, row % G
-    first = query // queries * pixels
-    location_at = locations + query * location_row + head * LOCATION_GROUP
-    weight_at = weights + query * weight_row + head * WEIGHT_GROUP
-    grad_location_at = grad_locations + query * grad_location_row + head * GRAD_LOCATION_GROUP
-    if SOFTMAX:
-        top, total, shares = softmax(weight_at, active, BLOCK_TAPS, P, SUM)
-    grads = load_outputs(grad_output, row, active, channel, D, SUM)
-    all_weight_grads = tl.zeros((BLOCK_ROWS, BLOCK_TAPS), SUM)
+    before = image * (rows // G)
+    location_at = locations + before * LOCATION_ROW + (query * LOCATION_ROW + head * LOCATION_GROUP)
+    weight_at = weights + before * WEIGHT_ROW + (query * WEIGHT_ROW + head * WEIGHT_GROUP)
+    grad_location_at = grad_locations + before * GRAD_LOCATION_ROW
+    grad_location_at += query * GRAD_LOCATION_ROW + head * GRAD_LOCATION_GROUP
+    grad_weight_at = grad_weights + before * GRAD_WEIGHT_ROW + (query * GRAD_WEIGHT_ROW + head * GRAD_WEIGHT_GROUP)
+    at = values + image * pixels * (G * D) + (head * D + channel)
+    into = grad_values + image * pixels * (G * D) + (head * D + channel)
+    first_key = image * pixels * G + head
+    keys += (image * rows + row) * (4 * P)
+    shares += (image * rows + row) * (4 * P)
+    grads = load_pieces(grad_output + image * rows * D + (row * D + channel), channel, active, D, PIECES, SUM)
+    top, inverse = softmax(weight_at, active, P, SUM) if SOFTMAX else (0.0, 1.0)
+    tap = tl.arange(0, TAPS)[None, None, :]
+    weight_grads = tl.zeros((1, ROWS, TAPS), SUM)
     for level in range(LEVELS):
         h, w = _size_of(level, sizes, LEVELS)
         for point in range(POINTS):
             p = level * POINTS + point
             weight = tl.load(weight_at + p, mask=active, other=0.0).to(SUM)
             if SOFTMAX:
-                weight = tl.exp(weight - top) / total
+                weight = softmax_weight(weight, top) * inverse
             inside, x, y, right, lower = _sample(location_at, p, active, h, w, SUM)
             weight_grad, grad_x, grad_y = sample_grads(
-                grads, values, grad_values, first, head, inside, x, y, right, lower, weight, h, w, channel, G, D, SUM
+                grads, at, into, channel, inside, x, y, right, lower, weight, h, w, G * D, D, SCATTER, SUM, INDEX
             )  # fmt: skip
-            all_weight_grads = tl.where((tap == p)[None, :], weight_grad[:, None], all_weight_grads)
-            at = grad_location_at + 2 * p
-            tl.store(at, (grad_x * w.to(SUM)).to(grad_locations.dtype.element_ty), mask=active)
-            tl.store(at + 1, (grad_y * h.to(SUM)).to(grad_locations.dtype.element_ty), mask=active)
-        first += h.to(INDEX) * w
-    if SOFTMAX:
-        all_weight_grads = logit_grads(shares, all_weight_grads)
-    at = grad_weights + query * grad_weight_row + head * GRAD_WEIGHT_GROUP
-    store_taps(at, active, all_weight_grads, BLOCK_TAPS, P)
+            if not SCATTER:
+                note_parts(keys + 4 * p, shares + 4 * p, first_key, active, inside, x, y, right, lower, weight, h, w, G)
+            store_pairs(grad_location_at + 2 * p, active, grad_x * w.to(SUM), grad_y * h.to(SUM))
+            weight_grads = tl.where(tap == p, weight_grad, weight_grads)
+        at += h.to(INDEX) * w * (G * D)
+        into += h.to(INDEX) * w * (G * D)
+        first_key += h.to(tl.int64) * w * G
+    store_weight_grads(grad_weight_at, weight_at, active, weight_grads, top, inverse, P, TAPS, SOFTMAX)

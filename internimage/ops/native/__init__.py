@@ -35,7 +35,7 @@ class DeformableProblem(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("dilation_h", "dilation_w")),
         *((name, ctypes.c_int64) for name in ("offset_row", "offset_group", "mask_row", "mask_group")),
         *((name, ctypes.c_int64) for name in ("grad_offset_row", "grad_offset_group", "grad_mask_row")),
-        ("grad_mask_group", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("grad_mask_group", "offset_bias_group", "mask_bias_group")),
         *((name, ctypes.c_double) for name in ("origin_y", "origin_x", "offset_scale")),
     ]
 
@@ -44,8 +44,8 @@ class FusedProblem(ctypes.Structure):
     """Mirrors ``struct FusedProblem`` of ``problem.h``: one fused pass for inference."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("input", "output", "sum", "weight", "bias")),
-        *((name, ctypes.c_void_p) for name in ("norm_weight", "norm_bias")),
+        *((name, ctypes.c_void_p) for name in ("input", "output", "sum", "residual", "weight", "bias")),
+        *((name, ctypes.c_void_p) for name in ("scale", "norm_weight", "norm_bias")),
         ("eps", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("pass_", "storage", "parameters", "gelu", "rows", "channels")),
         *((name, ctypes.c_int64) for name in ("h", "w", "h_out", "w_out")),

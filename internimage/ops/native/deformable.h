@@ -72,8 +72,8 @@ template <typename T, bool LEVELS> struct Deformable {
     const int64_t taps, channels;
     const Real scale;
     const std::unique_ptr<Real[]> biases;  // of x, then y, then the mask, for each (group, tap); zeros where there are none
-    // What the corners outside the map are read as: zeros; or minus the input's bias, which is then added once at the end:
-    // the weights of all corners of a group, inside or not, add up to one.
+    // What the corners outside the map are read as: zeros; or minus the input's bias, which is then added once at the end,
+    // times the sum of the group's mask, which the weights of all corners, inside or not, add up to.
     const std::unique_ptr<T[]> outside;
 
     explicit Deformable(const DeformableProblem& problem)
@@ -81,11 +81,12 @@ template <typename T, bool LEVELS> struct Deformable {
           biases(new Real[problem.groups * problem.taps() * 3]()), outside(new T[problem.channels()]()) {
         const int64_t count = p.groups * taps;
         for (int64_t i = 0; p.offset_bias != nullptr && i < count; ++i) {
-            biases[i] = parameter<Real>(p.offset_bias, p.bias_storage, 2 * i);
-            biases[count + i] = parameter<Real>(p.offset_bias, p.bias_storage, 2 * i + 1);
+            const int64_t at = i / taps * p.offset_bias_group + i % taps * 2;
+            biases[i] = parameter<Real>(p.offset_bias, p.bias_storage, at);
+            biases[count + i] = parameter<Real>(p.offset_bias, p.bias_storage, at + 1);
         }
         for (int64_t i = 0; p.mask_bias != nullptr && i < count; ++i) {
-            biases[2 * count + i] = parameter<Real>(p.mask_bias, p.bias_storage, i);
+            biases[2 * count + i] = parameter<Real>(p.mask_bias, p.bias_storage, i / taps * p.mask_bias_group + i % taps);
         }
         for (int64_t c = 0; p.input_bias != nullptr && c < channels; ++c) {
             narrow(-parameter<Real>(p.input_bias, p.bias_storage, c), outside[c]);
@@ -265,18 +266,16 @@ template <typename T, bool LEVELS> struct Deformable {
         exp_all(mask, padded);
     }
 
-    // What a group's samples are multiplied with at the end: one over the sum of its exponentials, or one.
-    INLINE Real share_of(const Tile<Real>& tile, int64_t lane) const {
-        if (!p.softmax) return Real(1);
+    INLINE Real mask_sum(const Tile<Real>& tile, int64_t lane) const {
         Real sum = 0;
         for (int64_t i = lane; i < lane + taps; ++i) sum += tile.mask[i];
-        return Real(1) / sum;
+        return sum;
     }
 
     void normalise(Tile<Real>& tile, int64_t groups) const {
         if (!p.softmax) return;
         for (int64_t g = 0; g < groups; ++g) {
-            const Real share = share_of(tile, g * taps);
+            const Real share = Real(1) / mask_sum(tile, g * taps);
             for (int64_t i = g * taps; i < (g + 1) * taps; ++i) {
                 tile.mask[i] *= share;
                 for (int k = 0; k < 4; ++k) tile.weight[k][i] *= share;
@@ -300,7 +299,10 @@ template <typename T, bool LEVELS> struct Deformable {
                 for (int64_t k = 0; k < pixels; ++k) {
                     for (int64_t g = 0; g < groups; ++g) {
                         const int64_t lane = (k * groups + g) * taps, channel = (first + g) * p.depth;
-                        gather(tile, lane, share_of(tile, lane), input + channel, outside.get() + channel,
+                        const Real sum = p.softmax || p.input_bias != nullptr ? mask_sum(tile, lane) : Real(1);
+                        // samples are weighed with exponentials whose sum is not one yet, or with the mask itself
+                        const Real share = p.softmax ? Real(1) / sum : Real(1), biased = p.softmax ? Real(1) : sum;
+                        gather(tile, lane, share, biased, input + channel, outside.get() + channel,
                                output + k * channels + channel);
                     }
                 }
@@ -309,18 +311,20 @@ template <typename T, bool LEVELS> struct Deformable {
         }
     }
 
-    // The weighted sum of one group's samples, in strips of channels from wide to narrow.
-    void gather(const Tile<Real>& tile, int64_t lane, Real share, const T* input, const T* beyond, T* output) const {
+    // The weighted sum of one group's samples times its share, and so often the input's bias, in strips of channels from wide
+    // to narrow.
+    void gather(const Tile<Real>& tile, int64_t lane, Real share, Real biased, const T* input, const T* beyond, T* output) const {
         int64_t c = 0;
-        for (; p.depth - c >= 32; c += 32) gather_strip<32>(tile, lane, share, input + c, beyond + c, output + c);
-        if (p.depth - c >= 16) gather_strip<16>(tile, lane, share, input + c, beyond + c, output + c), c += 16;
-        if (p.depth - c >= 8) gather_strip<8>(tile, lane, share, input + c, beyond + c, output + c), c += 8;
-        if (p.depth - c >= 4) gather_strip<4>(tile, lane, share, input + c, beyond + c, output + c), c += 4;
-        for (; c < p.depth; ++c) gather_strip<1>(tile, lane, share, input + c, beyond + c, output + c);
+        for (; p.depth - c >= 32; c += 32) gather_strip<32>(tile, lane, share, biased, input + c, beyond + c, output + c);
+        if (p.depth - c >= 16) gather_strip<16>(tile, lane, share, biased, input + c, beyond + c, output + c), c += 16;
+        if (p.depth - c >= 8) gather_strip<8>(tile, lane, share, biased, input + c, beyond + c, output + c), c += 8;
+        if (p.depth - c >= 4) gather_strip<4>(tile, lane, share, biased, input + c, beyond + c, output + c), c += 4;
+        for (; c < p.depth; ++c) gather_strip<1>(tile, lane, share, biased, input + c, beyond + c, output + c);
     }
 
     template <int STRIP>
-    INLINE void gather_strip(const Tile<Real>& tile, int64_t lane, Real share, const T* input, const T* beyond, T* output) const {
+    INLINE void gather_strip(const Tile<Real>& tile, int64_t lane, Real share, Real biased, const T* input, const T* beyond,
+                             T* output) const {
         using Channels = Strip<T, STRIP, WIDTH>;
         constexpr int L = Channels::L, BLOCKS = Channels::BLOCKS;
         const int64_t to_right = channels;
@@ -354,7 +358,7 @@ template <typename T, bool LEVELS> struct Deformable {
         for (int b = 0; b < BLOCKS; ++b) {
             sum.block[b] = sums[0][b];
             for (int chain = 1; chain < CHAINS; ++chain) sum.block[b] += sums[chain][b];
-            sum.block[b] = sum.block[b] * share - bias.block[b];
+            sum.block[b] = sum.block[b] * share - bias.block[b] * biased;
         }
         sum.write(output);
     }

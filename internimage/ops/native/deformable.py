@@ -32,17 +32,14 @@ class DeformableCall:
         problem.offset, problem.mask = self.offset.data_ptr(), self.mask.data_ptr()
 
     def forward(self, output: Tensor, biases: Biases | None = None) -> Tensor:
-        """Fill ``output``, packed; ``biases`` of input, offset and mask, of one dtype, are added on the way.
-
-        That of the input goes with softmax only.
-        """
+        """Fill ``output``; ``biases`` of input, offset and mask, all packed and of one dtype, are added on the way."""
         problem = self.problem
+        problem.output = output.data_ptr()
         if biases is not None:
             for name, bias in zip(("input_bias", "offset_bias", "mask_bias"), biases, strict=True):
                 if bias is not None:
                     setattr(problem, name, bias.data_ptr())
                     problem.bias_storage = STORAGE[bias.dtype]
-        problem.output = output.data_ptr()
         library().internimage_deformable_forward(problem)
         return output
 

@@ -64,12 +64,22 @@ template <typename T> INLINE void put(Pack<float, LANES> numbers, T* to, int64_t
     for (int64_t c = 0; c < room; ++c) narrow(lanes[c], to[c]);
 }
 
+template <typename T> INLINE Pack<float, LANES> get(const T* from, int64_t room) {
+    if (room >= LANES) return load<LANES>(from);
+    float lanes[LANES] = {};
+    for (int64_t c = 0; c < room; ++c) lanes[c] = widen(from[c]);
+    return load<LANES>(lanes);
+}
+
 // Layer norm of rows [first, first + AT_ONCE), of which `count` count: mean and variance over the channels, then weight and
-// bias, then GELU if asked for. A row alone would wait for its sums; of those at once, each goes on while others wait.
+// bias, then GELU or the sum with a residual if asked for. A row alone would wait for its sums; of those at once, each goes on while others wait.
 constexpr int64_t AT_ONCE = 4;
 
-template <bool GELU, typename T>
-INLINE void normalise(const Rows& rows, int64_t first, int64_t count, const Rows& weight, const Rows& bias, float eps, T* output) {
+enum Then { NOTHING, GELU, SUM };
+
+template <Then THEN, typename T>
+INLINE void normalise(const Rows& rows, int64_t first, int64_t count, const Rows& weight, const Rows& bias, float eps, T* output,
+                      const T* residual = nullptr) {
     const int64_t channels = rows.channels, whole = channels / LANES * LANES;
     const float* row[AT_ONCE];
     for (int k = 0; k < AT_ONCE; ++k) row[k] = rows.at(first + k);
@@ -98,7 +108,8 @@ INLINE void normalise(const Rows& rows, int64_t first, int64_t count, const Rows
         const Pack<float, LANES> by = load<LANES>(weight.at(0) + c), plus = load<LANES>(bias.at(0) + c);
         for (int k = 0; k < count; ++k) {
             Pack<float, LANES> result = (load<LANES>(row[k] + c) - mean[k]) * scale[k] * by + plus;
-            if constexpr (GELU) result = gelu_of<LANES>(result);
+            if constexpr (THEN == GELU) result = gelu_of<LANES>(result);
+            if constexpr (THEN == SUM) result += get(residual + k * channels + c, channels - c);
             put(result, output + k * channels + c, channels - c);
         }
     }
@@ -106,18 +117,14 @@ INLINE void normalise(const Rows& rows, int64_t first, int64_t count, const Rows
 
 template <typename T> void bias_gelu_rows(int64_t begin, int64_t end, void* context) {
     const auto& p = *static_cast<const FusedProblem*>(context);
-    Rows tail(1, LANES), bias(1, p.channels);
+    Rows bias(1, p.channels);
     bias.read_parameter(p.bias, p.parameters);
-    const int64_t whole = p.channels / LANES * LANES;
     for (int64_t r = begin; r < end; ++r) {
         const T* input = static_cast<const T*>(p.input) + r * p.channels;
         T* output = static_cast<T*>(p.output) + r * p.channels;
-        for (int64_t c = 0; c < whole; c += LANES) {
-            store<LANES>(output + c, gelu_of<LANES>(load<LANES>(input + c) + load<LANES>(bias.at(0) + c)));
-        }
-        if (whole < p.channels) {
-            for (int64_t c = whole; c < p.channels; ++c) tail.at(0)[c - whole] = widen(input[c]);
-            put(gelu_of<LANES>(load<LANES>(tail.at(0)) + load<LANES>(bias.at(0) + whole)), output + whole, p.channels - whole);
+        for (int64_t c = 0; c < p.channels; c += LANES) {
+            const Pack<float, LANES> sum = get(input + c, p.channels - c) + load<LANES>(bias.at(0) + c);
+            put(gelu_of<LANES>(sum), output + c, p.channels - c);
         }
     }
 }
@@ -141,10 +148,29 @@ template <typename T> void norm_rows(int64_t begin, int64_t end, void* context) 
         }
         T* output = static_cast<T*>(p.output) + r * p.channels;
         if (p.gelu) {
-            normalise<true>(rows, 0, count, norm_weight, norm_bias, float(p.eps), output);
+            normalise<GELU>(rows, 0, count, norm_weight, norm_bias, float(p.eps), output);
         } else {
-            normalise<false>(rows, 0, count, norm_weight, norm_bias, float(p.eps), output);
+            normalise<NOTHING>(rows, 0, count, norm_weight, norm_bias, float(p.eps), output);
         }
+    }
+}
+
+// The layer norm of each row, times a scale if there is one, plus the same row of the residual.
+template <typename T> void add_norm_rows(int64_t begin, int64_t end, void* context) {
+    const auto& p = *static_cast<const FusedProblem*>(context);
+    Rows rows(AT_ONCE, p.channels), norm_weight(1, p.channels), norm_bias(1, p.channels);
+    norm_weight.read_parameter(p.norm_weight, p.parameters);
+    norm_bias.read_parameter(p.norm_bias, p.parameters);
+    for (int64_t c = 0; p.scale != nullptr && c < p.channels; ++c) {
+        const float scale = parameter<float>(p.scale, p.parameters, c);
+        norm_weight.at(0)[c] *= scale;
+        norm_bias.at(0)[c] *= scale;
+    }
+    for (int64_t r = begin; r < end; r += AT_ONCE) {
+        const int64_t count = end - r < AT_ONCE ? end - r : AT_ONCE, at = r * p.channels;
+        for (int64_t k = 0; k < count; ++k) rows.read(k, static_cast<const T*>(p.input) + at + k * p.channels);
+        normalise<SUM>(rows, 0, count, norm_weight, norm_bias, float(p.eps), static_cast<T*>(p.output) + at,
+                       static_cast<const T*>(p.residual) + at);
     }
 }
 
@@ -171,7 +197,7 @@ template <typename T> struct Depthwise {
         for (int64_t x = 0; x < p.w_out; ++x) convolve(image, index % p.h_out, x);
         for (int64_t x = 0; x < p.w_out; x += AT_ONCE) {
             const int64_t count = p.w_out - x < AT_ONCE ? p.w_out - x : AT_ONCE;
-            normalise<true>(line, x, count, norm_weight, norm_bias, float(p.eps), output + x * p.channels);
+            normalise<GELU>(line, x, count, norm_weight, norm_bias, float(p.eps), output + x * p.channels);
         }
     }
 
@@ -218,10 +244,11 @@ template <typename T> void depthwise_lines(int64_t begin, int64_t end, void* con
 
 // Passes in the order of enum Pass, storage types in the order of enum Storage without float64.
 inline Range fused_of(int64_t pass, int64_t storage) {
-    static const Range table[3][3] = {
+    static const Range table[4][3] = {
         {bias_gelu_rows<float>, bias_gelu_rows<BFloat16>, bias_gelu_rows<Float16>},
         {depthwise_lines<float>, depthwise_lines<BFloat16>, depthwise_lines<Float16>},
         {norm_rows<float>, norm_rows<BFloat16>, norm_rows<Float16>},
+        {add_norm_rows<float>, add_norm_rows<BFloat16>, add_norm_rows<Float16>},
     };
     return table[pass][storage == FLOAT32 ? 0 : storage - 1];
 }

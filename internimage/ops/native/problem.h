@@ -12,9 +12,9 @@ struct DeformableProblem {
     const void* input;        // (n, h, w, groups * depth)
     const void* offset;       // for each (n, h_out, w_out), offset_row apart, and group, offset_group apart: taps pairs (x, y)
     const void* mask;         // likewise taps values, mask_row and mask_group apart
-    const void* input_bias;   // (groups * depth), added to every pixel of input; may be null; needs softmax
-    const void* offset_bias;  // (groups * taps * 2), added to every row of offset; may be null
-    const void* mask_bias;    // (groups * taps), likewise
+    const void* input_bias;   // (groups * depth), added to every pixel of input; may be null
+    const void* offset_bias;  // for each group, offset_bias_group apart, taps pairs, added to every row of offset; may be null
+    const void* mask_bias;    // likewise taps values, mask_bias_group apart
     void* output;             // (n, h_out, w_out, groups * depth)
     const void* grad_output;  // like output
     void* grad_input;         // like input, zeroed by the caller; float32 for the half types
@@ -31,6 +31,7 @@ struct DeformableProblem {
     int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
     int64_t offset_row, offset_group, mask_row, mask_group;
     int64_t grad_offset_row, grad_offset_group, grad_mask_row, grad_mask_group;
+    int64_t offset_bias_group, mask_bias_group;
     double origin_y, origin_x;  // where tap (0, 0) of output pixel (0, 0) samples without learned offset
     double offset_scale;
 
@@ -38,14 +39,16 @@ struct DeformableProblem {
     int64_t channels() const { return groups * depth; }
 };
 
-enum Pass : int64_t { BIAS_GELU = 0, DEPTHWISE = 1, NORM = 2 };
+enum Pass : int64_t { BIAS_GELU = 0, DEPTHWISE = 1, NORM = 2, ADD_NORM = 3 };
 
 // One of the fused passes for inference; fields that a pass does not need stay zero.
 struct FusedProblem {
     const void* input;                    // rows of channels; for DEPTHWISE (n, h, w, channels)
     void* output;                         // rows of channels; may be the input, but for DEPTHWISE
     void* sum;                            // NORM: rows of channels, input + bias; either may be null
+    const void* residual;                 // ADD_NORM: rows of channels, to which the norm of the input is added
     const void *weight, *bias;            // DEPTHWISE: (channels, kernel_h, kernel_w) and (channels); others: the bias
+    const void* scale;                    // ADD_NORM: (channels), of the norm; may be null
     const void *norm_weight, *norm_bias;  // (channels)
     double eps;
     int64_t pass, storage;
