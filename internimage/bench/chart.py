@@ -46,13 +46,14 @@ def draw(results: Row) -> Canvas:
     bars = list(_speedups(rows, results))
     groups = list(_network_groups(runs))
     top_height = max(520, _height(bars)) if rows else 0
-    roof_height = min(top_height - 20, TALLEST_ROOF)
     left, right = _columns(groups)
     height = HEAD + top_height + (GAP if rows and runs else 0) + max(_height(left), _height(right)) + 70
     canvas = Canvas(WIDTH, height)
     _head(canvas, results, rows)
+    ceilings = [found for found in results.get("ceilings", []) if rows and found["dtype"] == rows[0]["dtype"]]
+    if ceilings:
+        _roofline(canvas, rows, ceilings[0], MARGIN, HEAD, 540, min(top_height - 20, TALLEST_ROOF))
     if rows:
-        _roofline(canvas, rows, results, MARGIN, HEAD, 540, roof_height)
         _bars(canvas, bars, 660, HEAD, WIDTH - MARGIN)
     under = HEAD + top_height + (GAP if rows else 0)
     middle = WIDTH // 2
@@ -112,9 +113,8 @@ class _Axes:
 
 
 def _roofline(
-    canvas: Canvas, rows: Sequence[Row], results: Row, left: float, top: float, width: float, height: float
+    canvas: Canvas, rows: Sequence[Row], ceilings: Row, left: float, top: float, width: float, height: float
 ) -> None:
-    ceilings = results["ceilings"][0]
     peak = ceilings["gflops"]
     speeds = [row["gflops"] for row in rows]
     intensities = [row["flop"] / row[key] for row in rows for key in ("tensor_bytes", "corner_bytes")]

@@ -84,6 +84,8 @@ def measure(names: Sequence[str], size: Size, setting: Setting) -> dict[str, Any
     peak = {candidate.name: _peak(candidate, setting) for candidate in runs}
     del runs
     gc.collect()
+    if setting.device.type == "cuda":
+        torch.cuda.empty_cache()
     return {
         "task": kind(size, setting),
         "batch": size.batch,

@@ -92,10 +92,12 @@ def test_layers_that_no_longer_call_the_operator_are_noticed(layer, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_a_run_holds_every_network(dtype):
+def test_a_run_holds_every_network(dtype, results):
     setting = Setting(dtype=dtype, peers=networks.chosen_peers("all")[:1])
     run = model.measure(NAMES, SIZE, setting)
     rows = {row["network"]: row for row in run["rows"]}
+    expected = results["model"]["runs"][0]
+    assert set(run) == set(expected) and set(run["rows"][0]) == set(expected["rows"][0])
     ours = [label for name in NAMES for label in (name, f"{name} {ON_GRID_SAMPLE}", f"{name} {FREE}")]
     assert list(rows) == [*ours, *setting.peers]
     assert (run["task"], run["batch"], run["size"], run["pairs"]) == ("classify", 2, [32, 32], 2)

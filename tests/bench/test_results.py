@@ -10,6 +10,8 @@ import torch
 
 from internimage.bench import machine, report
 from internimage.bench import results as results_file
+from internimage.bench.compare import HERE
+from internimage.bench.operators import OURS
 from internimage.cli.output import printer
 
 
@@ -135,6 +137,22 @@ class TestMachine:
     def test_the_digest_is_of_the_sources(self):
         digest = machine.source_digest()
         assert len(digest) == 12 and digest == machine.source_digest()
+
+
+def _keys(value):
+    """All keys but those that are names: of forms, versions, networks, kinds of work."""
+    named = {"forms", "variants", "versions", "caches", "peers", "errors", "left_out", "ms", "setting"}
+    for part in value if isinstance(value, list) else []:
+        yield from _keys(part)
+    for key, part in value.items() if isinstance(value, dict) else []:
+        yield key
+        yield from _keys(part) if key not in named else ()
+
+
+def test_every_key_stands_in_the_documentation(results):
+    text = (HERE / "docs" / "benchmarks.md").read_text()
+    keys = {*_keys(results), *results["op"][0]["forms"][OURS]}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
 
 
 def test_results_are_json_that_anyone_reads(results):
