@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..draw import ACCENT, ACCENT_SOFT, GREY, INK, RULE
-from . import report, targets
+from . import op_tables, report, targets
 from .canvas import Canvas, Color, picture_format
 from .labels import FREE, ON_GRID_SAMPLE
 from .operators import OURS
 from .shapes import parse_attention
+from .table import number
 from .work import BOTH, FORWARD
 
 __all__ = ["draw", "picture_format", "save"]
@@ -45,13 +46,14 @@ def draw(results: Row) -> Canvas:
     bars = list(_speedups(rows, results))
     groups = list(_network_groups(runs))
     top_height = max(520, _height(bars)) if rows else 0
-    roof_height = min(top_height - 20, TALLEST_ROOF)
     left, right = _columns(groups)
     height = HEAD + top_height + (GAP if rows and runs else 0) + max(_height(left), _height(right)) + 70
     canvas = Canvas(WIDTH, height)
     _head(canvas, results, rows)
+    ceilings = [found for found in results.get("ceilings", []) if rows and found["dtype"] == rows[0]["dtype"]]
+    if ceilings:
+        _roofline(canvas, rows, ceilings[0], MARGIN, HEAD, 540, min(top_height - 20, TALLEST_ROOF))
     if rows:
-        _roofline(canvas, rows, results, MARGIN, HEAD, 540, roof_height)
         _bars(canvas, bars, 660, HEAD, WIDTH - MARGIN)
     under = HEAD + top_height + (GAP if rows else 0)
     middle = WIDTH // 2
@@ -111,9 +113,8 @@ class _Axes:
 
 
 def _roofline(
-    canvas: Canvas, rows: Sequence[Row], results: Row, left: float, top: float, width: float, height: float
+    canvas: Canvas, rows: Sequence[Row], ceilings: Row, left: float, top: float, width: float, height: float
 ) -> None:
-    ceilings = results["ceilings"][0]
     peak = ceilings["gflops"]
     speeds = [row["gflops"] for row in rows]
     intensities = [row["flop"] / row[key] for row in rows for key in ("tensor_bytes", "corner_bytes")]
@@ -127,7 +128,7 @@ def _roofline(
     canvas.text(left + 82, top + 1, "GFLOP/s over flop per byte moved", 13, GREY)
     _grid(canvas, axes)
     for key, words, share in (("memory_gbytes_per_s", "copy", 0.93), ("l2_gbytes_per_s", "copy within L2", 0.93)):
-        _slope(canvas, axes, ceilings[key], peak, f"{words}, {report.number(ceilings[key])} GB/s", share)
+        _slope(canvas, axes, ceilings[key], peak, f"{words}, {number(ceilings[key])} GB/s", share)
     canvas.text(axes.left + axes.width, axes.y(peak) - 12, f"matrix product, {peak:.0f} GFLOP/s", 12, GREY, "end")
     for row in rows:
         hollow, color = row["direction"] == BOTH, COLORS[row["operator"]]
@@ -250,7 +251,7 @@ def _bars(canvas: Canvas, groups: Sequence[_Group], left: float, top: float, rig
 
 def _speedups(rows: Sequence[Row], results: Row) -> Iterator[_Group]:
     """How many times faster than the fastest plain form, for each operator."""
-    key = report.figure(results)
+    key = op_tables.figure(results)
     wanted = {target["what"]: target["wanted"] for target in results.get("targets", [])}
     for operator in dict.fromkeys(row["operator"] for row in rows):
         bars = []
@@ -264,7 +265,7 @@ def _speedups(rows: Sequence[Row], results: Row) -> Iterator[_Group]:
                 _Bar(
                     _short(row["shape"], operator) if forward else "and backward",
                     lead,
-                    f"{lead:.1f}x   {report.number(row['forms'][OURS][key])} ms",
+                    f"{lead:.1f}x   {number(row['forms'][OURS][key])} ms",
                     (COLORS if forward else SOFT)[operator],
                     wanted.get(name),
                 )
@@ -286,7 +287,7 @@ def _network_groups(runs: Sequence[Row]) -> Iterator[_Group]:
             _Bar(
                 _network_label(row),
                 row[against] or 1.0,
-                f"{row[against] or 1.0:.2f}   {report.number(row['median_ms'])} ms",
+                f"{row[against] or 1.0:.2f}   {number(row['median_ms'])} ms",
                 _network_color(row),
             )
             for row in run["rows"]

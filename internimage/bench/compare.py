@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
-from . import model, op
+from . import images, model, op
 from .shapes import split_words
 from .work import BOTH, FORWARD
 
@@ -146,7 +146,7 @@ def _networks(asked: Asked, device: torch.device, words: Sequence[str], about: C
             **{"size": [size.height, size.width], "features": size.features, "train": asked.train},
         }
         for dtype in dtypes(asked.dtype, usual)
-        for size in model.chosen_sizes(words, device, asked.quick, asked.features)
+        for size in images.chosen(words, device, asked.quick, asked.features)
         for name in model.chosen_models(asked.names)
     ]
 

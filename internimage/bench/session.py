@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..devices import pick_device
-from . import compare, machine, model, networks, op, peers, results, targets
+from . import compare, images, machine, model, network_runs, networks, op, peers, results, targets
 from .shapes import split_words
 
 Progress = Callable[[str], None]
@@ -152,11 +152,11 @@ def _joined(measured: results.Results, ceilings: Sequence[machine.Ceilings]) -> 
 def _models(asked: Asked, device: torch.device, progress: Progress) -> Step:
     op.require_kernel(device)
     names = model.chosen_models(asked.names)
-    sizes = model.chosen_sizes(split_words(asked.shapes), device, asked.quick, asked.features)
+    sizes = images.chosen(split_words(asked.shapes), device, asked.quick, asked.features)
     usual = (torch.bfloat16,) if device.type == "cuda" else (torch.float32, torch.bfloat16)
     timm_names = networks.chosen_peers(asked.peers)
     settings = [
-        model.Setting(device, dtype, asked.threads, timm_names, asked.train, asked.compiled)
+        network_runs.Setting(device, dtype, asked.threads, timm_names, asked.train, asked.compiled)
         for dtype in dtypes(asked.dtype, usual)
     ]
 

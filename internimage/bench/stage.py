@@ -22,8 +22,8 @@ import torch
 from . import machine, op, peers, report, results, targets
 from .shapes import AttentionShape, MapShape, Shape
 
-LIMIT = 500.0  # seconds; no piece is begun that would probably end later
-CUT = 525  # seconds, after which a piece is stopped
+LIMIT = 490.0  # seconds; no piece is begun that would probably end later
+CUT = 515  # seconds, after which a piece is stopped
 STARTED = time.monotonic()
 FILES = {"op": "gpu-bench-op", "model": "gpu-bench-model"}
 
@@ -107,15 +107,15 @@ def _models(
     title: str, names: Sequence[str], batch: int, side: int, device: torch.device, seconds: float, **options: Any
 ) -> Item:
     def run() -> results.Results:
-        from . import model  # torchvision and timm are needed from here on
+        from . import images, model, network_runs  # torchvision and timm are needed from here on
 
         found = options
         if options.get("peers"):
             from . import networks
 
             found = {**options, "peers": tuple(p for p in options["peers"] if networks.chosen_peers(None))}
-        setting = model.Setting(device, BRAIN, variants=(), **found)
-        return {"runs": [model.measure(names, model.Size(batch, side, side, 20), setting)]}
+        setting = network_runs.Setting(device, BRAIN, variants=(), **found)
+        return {"runs": [model.measure(names, images.Size(batch, side, side, 20), setting)]}
 
     return Item(title, run, seconds)
 

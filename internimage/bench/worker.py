@@ -61,10 +61,11 @@ def _operator(device: torch.device, dtype: torch.dtype, operator: str, shape: st
 def _network(
     device: torch.device, dtype: torch.dtype, model: str, batch: int, size: list[int], features: bool, train: bool
 ) -> Candidate:
+    from . import images, network_runs
     from . import model as models
 
-    setting = models.Setting(device, dtype, variants=(), train=train)
-    taken = models.Size(batch, size[0], size[1], 1, features)
+    setting = network_runs.Setting(device, dtype, variants=(), train=train)
+    taken = images.Size(batch, size[0], size[1], 1, features)
     candidate = models.candidates_of([model], taken, setting)[0]
     return Candidate("run", candidate.run, candidate.around)
 

@@ -58,6 +58,12 @@ def test_one_part_alone_is_drawn(part, results, tmp_path):
     assert ("classify 224x224, batch 1" in words) == (part == "model")
 
 
+def test_without_ceilings_there_are_bars_alone(results, tmp_path):
+    chart.save({**results, "ceilings": []}, tmp_path / "a.svg")
+    words, _ = words_of(tmp_path / "a.svg")
+    assert "Roofline" not in words and "56x56x128/4" in words
+
+
 def test_nothing_measured_is_an_error(results):
     with pytest.raises(ValueError, match="there is nothing to draw"):
         chart.draw({**results, "op": [], "model": {"runs": []}})

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from internimage.bench import breakdown, counting, memory, model, networks
+from internimage.bench import breakdown, counting, images, memory, model, networks
 from internimage.bench.gate import Disagreement
+from internimage.bench.images import Size
 from internimage.bench.labels import FREE, ON_GRID_SAMPLE, PEERS
-from internimage.bench.model import Setting, Size
+from internimage.bench.network_runs import Setting
 from internimage.bench.shapes import MapShape
 from internimage.bench.work import FORWARD, flops
 from internimage.layers import DCNv3, DCNv4
@@ -90,10 +92,12 @@ def test_layers_that_no_longer_call_the_operator_are_noticed(layer, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_a_run_holds_every_network(dtype):
+def test_a_run_holds_every_network(dtype, results):
     setting = Setting(dtype=dtype, peers=networks.chosen_peers("all")[:1])
     run = model.measure(NAMES, SIZE, setting)
     rows = {row["network"]: row for row in run["rows"]}
+    expected = results["model"]["runs"][0]
+    assert set(run) == set(expected) and set(run["rows"][0]) == set(expected["rows"][0])
     ours = [label for name in NAMES for label in (name, f"{name} {ON_GRID_SAMPLE}", f"{name} {FREE}")]
     assert list(rows) == [*ours, *setting.peers]
     assert (run["task"], run["batch"], run["size"], run["pairs"]) == ("classify", 2, [32, 32], 2)
@@ -118,6 +122,31 @@ def test_a_training_step_changes_the_weights_and_no_gate_is_skipped():
     candidate = model.candidates_of(["flash_internimage_t"], SIZE, setting)[0]
     losses = [float(candidate.run()) for _ in range(2)]
     assert losses[0] != losses[1]
+
+
+def test_a_recorded_network_is_replayed(monkeypatch):
+    told = []
+
+    class Graph:
+        def replay(self):
+            told.append("replay")
+
+    class Stream:
+        def __init__(self, device=None):
+            pass
+
+        def wait_stream(self, other):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    for name in ("device", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
+    run = model.measure(["internimage_t"], Size(1, 32, 32, 1), Setting(graphs=True, variants=()))
+    recorded = run["rows"][1]
+    assert recorded["network"] == "internimage_t graph" and told and recorded["peak_bytes"] is None
+    assert recorded["released_images_per_s"] == 156
 
 
 @pytest.mark.slow
@@ -148,19 +177,19 @@ def test_gflop_of_a_linear_layer_and_of_the_operators():
 class TestWords:
     def test_sizes_are_sets_or_written_out(self):
         cpu = torch.device("cpu")
-        assert [str(size) for size in model.chosen_sizes(["8x224", "2x64x96"], cpu, False)] == ["8x224x224", "2x64x96"]
-        assert [size.features for size in model.chosen_sizes([], cpu, False)] == [False, False, True]
-        assert model.chosen_sizes(["64x96"], cpu, False, features=True)[0].features
-        assert len(model.chosen_sizes([], cpu, quick=True)) == 2
+        assert [str(size) for size in images.chosen(["8x224", "2x64x96"], cpu, False)] == ["8x224x224", "2x64x96"]
+        assert [size.features for size in images.chosen([], cpu, False)] == [False, False, True]
+        assert images.chosen(["64x96"], cpu, False, features=True)[0].features
+        assert len(images.chosen([], cpu, quick=True)) == 2
 
     def test_larger_images_get_fewer_pairs(self):
-        small, large = model.chosen_sizes(["32x32", "16x800x800"], torch.device("cpu"), False)
+        small, large = images.chosen(["32x32", "16x800x800"], torch.device("cpu"), False)
         assert small.pairs > large.pairs >= 5
 
     @pytest.mark.parametrize("word", ["big", "224x", "0x224", "1x2x3x4"])
     def test_a_wrong_size_is_one_error(self, word):
         with pytest.raises(ValueError, match=f"--shapes '{word}' is no size of images; expected a set .224, .*HxW or"):
-            model.chosen_sizes([word], torch.device("cpu"), False)
+            images.chosen([word], torch.device("cpu"), False)
 
     def test_models_are_known_by_name(self):
         assert model.chosen_models([]) == NAMES
@@ -245,6 +274,13 @@ class TestMemory:
     def test_both_peaks_of_a_network(self, label):
         peaks = memory.network_peaks(label, (64, 64))
         assert set(peaks) == {"resident_bytes", "allocated_bytes"} and peaks["allocated_bytes"] > 0
+
+    def test_a_card_tells_its_own_peak(self, monkeypatch):
+        for name, answer in (("memory_allocated", 100), ("max_memory_allocated", 350)):
+            monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+        for name in ("synchronize", "reset_peak_memory_stats"):
+            monkeypatch.setattr(torch.cuda, name, lambda device: None)
+        assert memory.peak_allocation(lambda: None, torch.device("cuda")) == 250
 
     def test_every_network_is_weighed(self, monkeypatch):
         monkeypatch.setattr(model, "peaks", lambda label, size: {"resident_bytes": 1, "allocated_bytes": 1})

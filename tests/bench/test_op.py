@@ -80,13 +80,26 @@ def test_without_queries_there_is_one_for_each_position_in_order():
     assert mean[:8, 1].mean() < mean[-8:, 1].mean()
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_on_a_card_there_are_compiled_forms_that_compute_the_same(name, monkeypatch):
+    options = []
+    monkeypatch.setattr(torch, "compile", lambda run, **given: options.append(given) or run)
+    known, inputs = made(name)
+    forms = known.forms("cuda")
+    (compiled,) = [form for form in forms if form.endswith(" compiled")]
+    assert op.check_peer(forms[compiled], inputs, known.exact(inputs))[0] == ""
+    assert options == [{"dynamic": False, "fullgraph": True}]
+    assert set(forms) - {compiled} == set(known.forms("cpu"))
+
+
 @needs_kernel
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_row_holds_every_form_and_variant(name):
+def test_a_row_holds_every_form_and_variant(name, results):
     known, _ = made(name)
     rows = op.measure(known, known.parse(SHAPES[name]), FAST)
     assert [row["direction"] for row in rows] == [FORWARD, BOTH]
     for row in rows:
+        assert set(row) == set(results["op"][0])
         assert list(row["forms"]) == [form for of, form in OWN_FORMS if of == name]
         assert set(row["left_out"]) == set(known.forms("cpu")) - set(row["forms"])
         assert set(row["variants"]) == {"bfloat16", "float16", "float64", *op.available_instruction_sets()[1:]}

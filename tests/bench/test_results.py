@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import types
 
 import pytest
 import torch
 
 from internimage.bench import machine, report
 from internimage.bench import results as results_file
+from internimage.bench.compare import HERE
+from internimage.bench.operators import OURS
 from internimage.cli.output import printer
 
 
@@ -87,6 +90,15 @@ class TestTables:
         assert report.header(results)[0] == "NVIDIA H100, 80 GiB, sm_90, driver unknown, CUDA 13.0"
         assert "milliseconds, median" in report.markdown(results)
 
+    def test_released_figures_stand_beside_ours_where_there_are_some(self, results):
+        assert "released" not in report.markdown(results)
+        results["model"]["runs"][0]["rows"][0]["released_images_per_s"] = 156
+        assert "| released TensorRT, images/s |" in report.markdown(results) and "| 156 |" in report.markdown(results)
+
+    def test_a_peer_that_is_less_exact_is_named(self, results):
+        results["op"][0]["forms"]["gs"]["error"] = 1e-3
+        assert "gs is off by up to 1.0e-03; of ours 0.0001 is allowed." in report.markdown(results)
+
     def test_absent_peers_are_said(self, results):
         run = results["model"]["runs"][0]
         run["baseline"] = None
@@ -113,9 +125,34 @@ class TestMachine:
         monkeypatch.setenv("PATH", "")
         assert machine._driver() is None
 
+    def test_a_card_is_described(self, monkeypatch):
+        card = types.SimpleNamespace(name="NVIDIA H100", total_memory=80, major=9, minor=0, L2_cache_size=50)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+        monkeypatch.setattr(machine, "_driver", lambda: "580.1")
+        found = machine.describe_card(torch.device("cuda"))
+        assert (found["name"], found["capability"], found["l2_bytes"], found["driver"]) == (
+            "NVIDIA H100", "9.0", 50, "580.1",
+        )  # fmt: skip
+
     def test_the_digest_is_of_the_sources(self):
         digest = machine.source_digest()
         assert len(digest) == 12 and digest == machine.source_digest()
+
+
+def _keys(value):
+    """All keys but those that are names: of forms, versions, networks, kinds of work."""
+    named = {"forms", "variants", "versions", "caches", "peers", "errors", "left_out", "ms", "setting"}
+    for part in value if isinstance(value, list) else []:
+        yield from _keys(part)
+    for key, part in value.items() if isinstance(value, dict) else []:
+        yield key
+        yield from _keys(part) if key not in named else ()
+
+
+def test_every_key_stands_in_the_documentation(results):
+    text = (HERE / "docs" / "benchmarks.md").read_text()
+    keys = {*_keys(results), *results["op"][0]["forms"][OURS]}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
 
 
 def test_results_are_json_that_anyone_reads(results):

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from internimage.bench import machine, model, networks, peers, results, stage
+from internimage.bench import images, machine, model, networks, peers, results, stage
 from internimage.bench.compare import HERE
 from internimage.bench.shapes import AttentionShape, MapShape
 from internimage.bench.stage import Item
@@ -130,7 +130,7 @@ def test_the_networks_stage_from_end_to_end(tmp_path, monkeypatch):
 
     def small(names, size, setting):
         setting = dataclasses.replace(setting, compiled=False, graphs=False, pairs=1)
-        return measure(names, model.Size(2, 32, 32, 1), setting)
+        return measure(names, images.Size(2, 32, 32, 1), setting)
 
     monkeypatch.setattr(model, "measure", small)
     monkeypatch.setattr(machine, "measure_ceilings", lambda *_: CEILINGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -67,6 +67,36 @@ def test_threads_are_given_back():
         assert torch.get_num_threads() == 1
         raise KeyError
     assert torch.get_num_threads() == before
+
+
+def test_a_card_is_timed_between_two_events_behind_a_flush(monkeypatch):
+    told = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            told.append("record")
+
+        def synchronize(self):
+            told.append("wait")
+
+        def elapsed_time(self, end):
+            return 2.5
+
+    class Buffer:
+        def zero_(self):
+            told.append("flush")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    sizes = []
+    monkeypatch.setattr(torch, "empty", lambda size, dtype, device: sizes.append(size) or Buffer())
+    clock = timing.cuda_clock(torch.device("cuda"))
+    sample = clock(Candidate("run", lambda: told.append("run")))
+    assert told == ["flush", "record", "run", "record", "wait"] and sample.wall == 2.5e-3
+    assert sizes == [timing.FLUSH_BYTES] and timing.FLUSH_BYTES > 2 * 50 * 2**20  # twice the L2 cache of an H100
 
 
 def test_a_device_has_its_clock():
