@@ -66,6 +66,7 @@ template <typename Real> struct Tile {
 
 template <typename T, bool LEVELS> struct Deformable {
     using Real = typename Compute<T>::type;
+    static constexpr int64_t NEAR = 1 << 19;  // bytes, half of a small second-level cache
     static constexpr int WIDTH = sizeof(Real) == 8 && LANES > 1 ? LANES / 2 : LANES;
 
     const DeformableProblem& p;
@@ -95,7 +96,7 @@ template <typename T, bool LEVELS> struct Deformable {
 
     // A tile for at most `groups` groups, as large as the nearest cache likes.
     Tile<Real> make_tile(int64_t groups) const {
-        const int64_t room = 288 / taps > 1 ? 288 / taps : 1;
+        const int64_t room = taps > 0 && 288 / taps > 1 ? 288 / taps : 1;
         groups = groups < room ? groups : room;
         Tile<Real> tile(room / groups < p.w_out ? room / groups : p.w_out, groups, taps);
         for (int64_t x = 0, lane = 0; x < tile.pixels; ++x) {
@@ -288,10 +289,24 @@ template <typename T, bool LEVELS> struct Deformable {
     // Output pixels [begin, end), counted over all images.
     void forward_pixels(int64_t begin, int64_t end) const {
         Tile<Real> tile = make_tile(p.groups);
-        for (int64_t row = begin; row < end;) {
-            const int64_t line = row / p.w_out, x = row % p.w_out, stop = (line + 1) * p.w_out < end ? p.w_out : x + end - row;
-            const int64_t pixels = pixels_from(tile, x, stop, p.groups);
-            const T* input = static_cast<const T*>(p.input) + line / p.h_out * p.h * p.w * channels;
+        const int64_t image = p.h_out * p.w_out, strip = strip_of(sizeof(T));
+        for (int64_t start = begin; start < end;) {
+            const int64_t stop = (start / image + 1) * image < end ? (start / image + 1) * image : end;
+            for (int64_t left = 0; left < p.w_out; left += strip) {
+                for (int64_t line = start / p.w_out; line * p.w_out < stop; ++line) {
+                    const int64_t right = left + strip < p.w_out ? left + strip : p.w_out, row = line * p.w_out;
+                    forward_line(tile, line, start - row > left ? start - row : left, stop - row < right ? stop - row : right);
+                }
+            }
+            start = stop;
+        }
+    }
+
+    // Pixels [x, stop) of one line; lines are counted over all images.
+    void forward_line(Tile<Real>& tile, int64_t line, int64_t x, int64_t stop) const {
+        const T* input = static_cast<const T*>(p.input) + line / p.h_out * p.h * p.w * channels;
+        while (x < stop) {
+            const int64_t pixels = pixels_from(tile, x, stop, p.groups), row = line * p.w_out + x;
             T* output = static_cast<T*>(p.output) + row * channels;
             for (int64_t first = 0; first < p.groups; first += tile.groups) {
                 const int64_t groups = p.groups - first < tile.groups ? p.groups - first : tile.groups;
@@ -307,8 +322,16 @@ template <typename T, bool LEVELS> struct Deformable {
                     }
                 }
             }
-            row += pixels;
+            x += pixels;
         }
+    }
+
+    // Columns to work on from top to bottom before the next ones, so that the lines of the map around the one in hand stay in
+    // the nearer caches; `size` counts the bytes of what is kept of a channel.
+    int64_t strip_of(int64_t size) const {
+        if (LEVELS) return p.w_out > 0 ? p.w_out : 1;
+        const int64_t lines = 16 + p.dilation_h * (p.kernel_h - 1), fit = NEAR / (lines * channels * size * p.stride_w);
+        return fit > 16 ? fit / 16 * 16 : 16;
     }
 
     // The weighted sum of one group's samples times its share, and so often the input's bias, in strips of channels from wide
@@ -368,15 +391,19 @@ template <typename T, bool LEVELS> struct Deformable {
     // Slices are (image, group) pairs: what one slice adds to grad_input no other touches, so the sums have one order.
     void backward_slices(int64_t begin, int64_t end) const {
         Tile<Real> tile = make_tile(end - begin < p.groups ? end - begin : p.groups);
+        const int64_t strip = strip_of(sizeof(T) + sizeof(Real));
         for (int64_t slice = begin; slice < end;) {
             const int64_t image = slice / p.groups, first = slice % p.groups;
             int64_t groups = p.groups - first < end - slice ? p.groups - first : end - slice;
             if (groups > tile.groups) groups = tile.groups;
-            for (int64_t y = 0; y < p.h_out; ++y) {
-                for (int64_t x = 0; x < p.w_out;) {
-                    const int64_t pixels = pixels_from(tile, x, p.w_out, groups);
-                    backward_tile(tile, image, y, x, pixels, first, groups);
-                    x += pixels;
+            for (int64_t left = 0; left < p.w_out; left += strip) {
+                const int64_t right = left + strip < p.w_out ? left + strip : p.w_out;
+                for (int64_t y = 0; y < p.h_out; ++y) {
+                    for (int64_t x = left; x < right;) {
+                        const int64_t pixels = pixels_from(tile, x, right, groups);
+                        backward_tile(tile, image, y, x, pixels, first, groups);
+                        x += pixels;
+                    }
                 }
             }
             slice += groups;
