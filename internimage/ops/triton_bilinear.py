@@ -73,10 +73,10 @@ def add_sample(
 @triton.jit
 def load_pieces(at, channel, active, D: tl.constexpr, PIECES: tl.constexpr, SUM: tl.constexpr):
     """The channels from ``at`` on, piece by piece: PIECES blocks as wide as ``channel``, (1, ROWS, WIDTH)."""
-    pieces: tuple = ()
+    pieces = ()
     for piece in tl.static_range(PIECES):
         first = piece * channel.shape[2]
-        pieces += (tl.load(at + first, mask=active & (channel < D - first), other=0.0).to(SUM),)
+        pieces += (tl.load(at + first, mask=active & (channel < D - first), other=0.0).to(SUM),)  # type: ignore[assignment]
     return pieces
 
 
@@ -106,13 +106,13 @@ def sample_grads(
     """
     weight = tl.where(inside, weight, 0.0)
     place = (y * w.to(INDEX) + x) * C
-    found: tuple = ()
+    found = ()
     for corner in tl.static_range(4):
         valid, share = corner_of(corner, inside, x, y, right, lower, weight, h, w)
         here = place + corner % 2 * C + corner // 2 * w.to(INDEX) * C
-        found += (_corner_grad(grads, at + here, into + here, channel, valid, share, D, SCATTER, SUM),)
-    above, below = found[1] - found[0], found[3] - found[2]
-    first, second = found[0] + right * above, found[2] + right * below
+        found += (_corner_grad(grads, at + here, into + here, channel, valid, share, D, SCATTER, SUM),)  # type: ignore[assignment]
+    above, below = found[1] - found[0], found[3] - found[2]  # type: ignore[misc]
+    first, second = found[0] + right * above, found[2] + right * below  # type: ignore[misc]
     return first + lower * (second - first), (above + lower * (below - above)) * weight, (second - first) * weight
 
 
