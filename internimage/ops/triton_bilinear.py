@@ -1,7 +1,7 @@
 """The pieces that the Triton kernels of all operators are made of. Only these import it, at the first call.
 
 H W size of a map, G groups (or heads), D channels per group, C = G*D, P taps. A row is one group of one output. A
-program takes some rows of one image with all their channels and walks over the taps.
+program takes some rows of one group of one image with all their channels and walks over the taps.
 
 Blocks have three axes, (PIECES, ROWS, WIDTH): a row's channels are PIECES pieces of WIDTH channels, and a thread holds
 one vector of each piece of one row. So what is computed once a row, (1, ROWS, 1), serves several vectors, and as all of
@@ -21,11 +21,17 @@ UNROLLED = tl.constexpr(32)  # a softmax over more taps than this is a loop, ove
 
 
 @triton.jit
-def rows_of(programs, ROWS: tl.constexpr, INDEX: tl.constexpr):
-    """The image of this program, which takes one of ``programs`` parts of it, and its rows there, (1, ROWS, 1)."""
+def rows_of(parts, strips, G: tl.constexpr, ROWS: tl.constexpr, INDEX: tl.constexpr):
+    """What this program takes: image, strip, group, and the numbers of its rows within them, (1, ROWS, 1).
+
+    Each group of each strip of an image is cut in ``parts`` of ROWS rows. Programs of the same place follow each other,
+    so that what their groups read side by side is read once.
+    """
     program = tl.program_id(0)
-    image = (program // programs).to(tl.int64)
-    return image, (program % programs).to(INDEX) * ROWS + tl.arange(0, ROWS)[None, :, None]
+    place = program // G
+    number = (place % parts).to(INDEX) * ROWS + tl.arange(0, ROWS)[None, :, None]
+    strip = place // parts
+    return (strip // strips).to(tl.int64), strip % strips, (program % G).to(INDEX), number
 
 
 @triton.jit

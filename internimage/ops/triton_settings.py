@@ -56,7 +56,12 @@ def candidates(depth: int, vector: int, size: int, rows: int, forward: bool) -> 
     # hold it
     lanes = max(min(2 if forward else 4, vectors), min(vectors, whole * size // 32), vectors // 8)
     lanes = min(lanes, 128)
-    warps = 4 if not forward or rows * lanes >= THREADS_OF_A_FULL_CARD or lanes > 32 else 1
+    if lanes > 32:
+        warps = 4
+    elif forward:  # the more rows a program has, the more of what it reads it has read before
+        warps = 4 if rows * lanes >= THREADS_OF_A_FULL_CARD else 1
+    else:  # programs of two warps wait less for each other where results change threads
+        warps = 2
     first = Setting(lanes, warps, 3 if forward else 1)
     tried = [first]
     for other_lanes in (lanes, 2 * lanes, lanes // 2):

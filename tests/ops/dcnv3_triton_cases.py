@@ -79,17 +79,21 @@ def test_every_case_in_every_dtype_with_its_own_launch_settings(case, dtype, sof
     check_against_reference(case, dtype, softmax)
 
 
-@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
+SOME_RECORDED = ("base_k3", "remove_center_k3", "far_offsets", "asymmetric", "scale2_k3")
+
+
+@pytest.mark.parametrize("case", [c for c in RECORDED if c["name"] in SOME_RECORDED], ids=lambda case: case["name"])
 def test_matches_the_released_operator(large_blocks, case):
     inputs, want = load_recorded(case)
     assert_same(on_the_host(run(inputs.to(torch.float64).to(DEVICE), "triton")), want, "operator")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
-def test_matches_the_released_operator_in_float32_with_its_own_launch_settings(case):
+def test_matches_the_released_operator_in_every_case_with_its_own_launch_settings(case, dtype):
     inputs, want = load_recorded(case)
-    assert_same(on_the_host(run(inputs.to(torch.float32).to(DEVICE), "triton")), want, "operator")
+    assert_same(on_the_host(run(inputs.to(dtype).to(DEVICE), "triton")), want, "operator")
 
 
 def on_the_host(result: Result) -> Result:
