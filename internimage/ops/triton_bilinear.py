@@ -17,7 +17,6 @@ import triton.language as tl
 
 INTERPRETED: bool = triton.knobs.runtime.interpret  # fixed for the life of the process when kernels are defined
 LOG2_E = tl.constexpr(1.4426950408889634)
-UNROLLED = tl.constexpr(32)  # a softmax over more taps than this is a loop, over fewer it is written out
 
 
 @triton.jit
@@ -123,11 +122,14 @@ def sample_grads(
 
 
 @triton.jit
-def softmax(at, active, P: tl.constexpr, SUM: tl.constexpr):
-    """For each row the largest logit, times log2(e), and one over the sum of what :func:`softmax_weight` gives."""
+def softmax(at, active, P: tl.constexpr, WRITTEN_OUT: tl.constexpr, SUM: tl.constexpr):
+    """For each row the largest logit, times log2(e), and one over the sum of what :func:`softmax_weight` gives.
+
+    Written out it needs no exchange between threads, but registers for all taps.
+    """
     top = tl.load(at, mask=active, other=0.0).to(SUM)
     total = tl.zeros_like(top)
-    if P <= UNROLLED:
+    if WRITTEN_OUT:
         for p in tl.static_range(1, P):
             top = tl.maximum(top, tl.load(at + p, mask=active, other=0.0).to(SUM))
         top *= LOG2_E

@@ -52,9 +52,8 @@ def candidates(depth: int, vector: int, size: int, rows: int, forward: bool) -> 
     """
     whole = next_power_of_2(depth)
     vectors = whole // vector
-    # 32 bytes a thread, so that a position is computed once for two vectors; few threads a row only where few registers
-    # hold it
-    lanes = max(min(2 if forward else 4, vectors), min(vectors, whole * size // 32), vectors // 8)
+    # 32 bytes a thread, so that a position is computed once for two vectors; at least two threads, at most eight vectors
+    lanes = max(min(2, vectors), min(vectors, whole * size // 32), vectors // 8)
     lanes = min(lanes, 128)
     if lanes > 32:
         warps = 4

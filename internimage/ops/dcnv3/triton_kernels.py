@@ -83,7 +83,7 @@ def forward_kernel(
     mask_at = mask + before * MASK_ROW + (pixel * MASK_ROW + group * MASK_GROUP)
     at = input + image * h * w * (G * D) + (group * D + channel)
     if SOFTMAX:
-        top, inverse = softmax(mask_at, active, P, SUM)
+        top, inverse = softmax(mask_at, active, P, P <= 32, SUM)
     sums = tl.zeros((PIECES, ROWS, WIDTH), SUM)
     for p in tl.range(0, P, loop_unroll_factor=UNROLL):
         weight = tl.load(mask_at + p, mask=active, other=0.0).to(SUM)
@@ -130,7 +130,7 @@ def backward_kernel(
     shares += ((before + pixel) * G + group) * (4 * P)
     grad_output += before * (G * D) + (pixel * (G * D) + group * D + channel)
     grads = load_pieces(grad_output, channel, active, D, PIECES, SUM)
-    top, inverse = softmax(mask_at, active, P, SUM) if SOFTMAX else (0.0, 1.0)
+    top, inverse = softmax(mask_at, active, P, False, SUM) if SOFTMAX else (0.0, 1.0)
     tap = tl.arange(0, TAPS)[None, None, :]
     weight_grads = tl.zeros((1, ROWS, TAPS), SUM)
     for p in range(P):

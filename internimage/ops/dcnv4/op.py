@@ -11,12 +11,13 @@ from torch.autograd.function import once_differentiable
 from ..dcnv3.op import BACKENDS
 from ..dispatch import Backend, named
 from ..geometry import Geometry
-from .packed import unpack
+from .packed import unpack, views
 
 
 def forward(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool, backend: Backend) -> Tensor:
     """The output (N, H_out, W_out, C)."""
-    return backend.forward(input, *unpack(offset_mask, geometry), geometry, softmax)
+    parts = unpack if backend.backward is None else views
+    return backend.forward(input, *parts(offset_mask, geometry), geometry, softmax)
 
 
 def backward(
@@ -26,8 +27,8 @@ def backward(
     assert backend.backward is not None, backend.name  # plain PyTorch forms never come here
     grad_offset_mask = offset_mask.new_empty(offset_mask.shape)
     grad_offset_mask[..., 3 * geometry.groups * geometry.taps :] = 0
-    into = unpack(grad_offset_mask, geometry)
-    offset, mask = unpack(offset_mask, geometry)
+    into = views(grad_offset_mask, geometry)
+    offset, mask = views(offset_mask, geometry)
     grad_input, *_ = backend.backward(grad_output.contiguous(), input, offset, mask, geometry, softmax, into)
     return grad_input, grad_offset_mask
 

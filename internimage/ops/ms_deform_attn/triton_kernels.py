@@ -62,7 +62,7 @@ def forward_kernel(
     weight_at = weights + before * WEIGHT_ROW + (query * WEIGHT_ROW + head * WEIGHT_GROUP)
     at = values + image * pixels * (G * D) + (head * D + channel)
     if SOFTMAX:
-        top, inverse = softmax(weight_at, active, P, SUM)
+        top, inverse = softmax(weight_at, active, P, P <= 32, SUM)
     sums = tl.zeros((PIECES, ROWS, WIDTH), SUM)
     for level in range(LEVELS):
         h, w = _size_of(level, sizes, LEVELS)
@@ -107,7 +107,7 @@ def backward_kernel(
     shares += ((before + query) * G + head) * (4 * P)
     grad_output += before * (G * D) + (query * (G * D) + head * D + channel)
     grads = load_pieces(grad_output, channel, active, D, PIECES, SUM)
-    top, inverse = softmax(weight_at, active, P, SUM) if SOFTMAX else (0.0, 1.0)
+    top, inverse = softmax(weight_at, active, P, False, SUM) if SOFTMAX else (0.0, 1.0)
     tap = tl.arange(0, TAPS)[None, None, :]
     weight_grads = tl.zeros((1, ROWS, TAPS), SUM)
     for level in range(LEVELS):
