@@ -52,7 +52,7 @@ def candidates(depth: int, vector: int, size: int, rows: int, forward: bool) -> 
     """
     whole = next_power_of_2(depth)
     vectors = whole // vector
-    # 32 bytes a thread, so that a position is computed once for two vectors; at least two threads, at most eight vectors
+    # 32 bytes a thread, so that a position is computed once for two vectors; two threads at least, eight vectors at most
     lanes = max(min(2, vectors), min(vectors, whole * size // 32), vectors // 8)
     lanes = min(lanes, 128)
     if lanes > 32:
