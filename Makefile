@@ -13,10 +13,15 @@ FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python3.10 python
 PYTHON ?= $(firstword $(foreach python,$(CANDIDATES),$(shell $(python) -c '$(FITS)' 2>/dev/null && echo $(python))))
 
-.PHONY: help demo test test-slow check bench sanitize wheel clean
+# Results of the stages on a card, and a folder of unpacked packages of others to time beside ours (may be empty).
+GPU_RESULTS ?= benchmarks/results
+PEERS ?=
+GPU_STAGES := gpu-test gpu-bench-op gpu-bench-model
+
+.PHONY: help demo test test-slow check bench gpu $(GPU_STAGES) sanitize wheel clean
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 22
 
 demo: $(VENV)/.installed  ## classify real pictures with the embedded model; results in demo_output/
 	@$(MENTION_MISSING_KERNEL)
@@ -38,7 +43,20 @@ check: $(VENV)/.installed-dev  ## lint, formatting, types
 
 bench: $(VENV)/.installed-dev  ## how long, how much memory, against what
 	@$(MENTION_MISSING_KERNEL)
-	@$(BIN)/python -m internimage.bench
+	@$(BIN)/python -m internimage bench
+
+# These run as they are on a machine with a card that has torch, Triton, timm and pytest: nothing is installed, no .venv.
+gpu:  ## all three stages on a card: make gpu PYTHON=python3; call again to go on
+	@failed=0; for stage in $(GPU_STAGES); do $(MAKE) --no-print-directory $$stage || failed=1; done; exit $$failed
+
+gpu-test:  ## on a card: is everything right? under nine minutes
+	@$(PYTHON) -m tests.gpu $(GPU_RESULTS)
+
+gpu-bench-op:  ## on a card: how fast are the operators? under nine minutes
+	@$(PYTHON) -m internimage.bench.stage op $(GPU_RESULTS) $(if $(PEERS),--peers-from $(PEERS))
+
+gpu-bench-model:  ## on a card: how fast are the networks? under nine minutes
+	@$(PYTHON) -m internimage.bench.stage model $(GPU_RESULTS)
 
 SANITIZE := -std=c++17 -O1 -g -pthread -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize: build/sanitize/driver  ## run the C++ kernels under AddressSanitizer and UBSan

@@ -23,7 +23,7 @@ OVERVIEW = 112
 
 
 def draw_sampling(picture: Image.Image, sampling: SamplingPoints, title: str = "") -> Image.Image:
-    """The picture twice: with the points a DCNv3 layer samples, and with the grid of a plain convolution.
+    """The picture twice: with the points a deformable layer samples, and with the grid of a plain convolution.
 
     Args:
         picture: what the model sees, as :meth:`Preprocessing.frame` gives it.
@@ -42,7 +42,7 @@ def draw_sampling(picture: Image.Image, sampling: SamplingPoints, title: str = "
         panel.overview()
         canvas.paste(panel.canvas, (left, TOP))
     _write(canvas, sampling, picture.size, title)
-    _draw_legend(canvas, colors, taps)
+    _draw_legend(canvas, colors, taps, below_zero=bool((sampling.weights < 0).any()))
     return canvas
 
 
@@ -96,11 +96,11 @@ class _Panel:
 
         ``crowd`` points are drawn on the picture beside it: both use the size of dots that suits the larger number.
         """
-        for index in weights.argsort(descending=True).tolist():
+        for index in weights.abs().argsort(descending=True).tolist():
             x, y = self.place(*points[index].tolist())
             weight = float(weights[index])
             if -PANEL < x < 2 * PANEL and -PANEL < y < 2 * PANEL:  # false for NaN
-                disc(self.canvas, x, y, radius_of(weight, crowd), colors[index], min(1.0, 0.45 + 1.5 * weight))
+                mark(self.canvas, x, y, weight, crowd, colors[index])
                 self.taken.append((x, y))
 
     def cross(self, x: float, y: float) -> None:
@@ -138,8 +138,16 @@ class _Panel:
 
 
 def radius_of(weight: float, points: int) -> float:
-    """Radius in pixels of the dot of a mask weight from 0 to 1, among so many points."""
-    return 2.0 + LARGEST_RADIUS * min(1.0, (CROWD / points) ** 0.5) * weight**0.5
+    """Radius in pixels of the dot of a mask weight, by its size up to 1, among so many points."""
+    return 2.0 + LARGEST_RADIUS * min(1.0, (CROWD / points) ** 0.5) * min(1.0, abs(weight)) ** 0.5
+
+
+def mark(canvas: Image.Image, x: float, y: float, weight: float, points: int, color: Color) -> None:
+    """The dot of a weight among so many points: a ring where it is below zero, as only DCNv4 has them."""
+    radius = radius_of(weight, points)
+    disc(canvas, x, y, radius, color, min(1.0, 0.45 + 1.5 * abs(weight)))
+    if weight < 0:
+        disc(canvas, x, y, max(0.5, radius - 3.2), PAPER)
 
 
 def disc(canvas: Image.Image, x: float, y: float, radius: float, color: Color, opacity: float = 1.0) -> None:
@@ -161,7 +169,7 @@ def _write(canvas: Image.Image, sampling: SamplingPoints, size: tuple[int, int],
     groups, taps = sampling.weights.shape
     head = f"{title + ': ' if title else ''}where block {sampling.block} of stage {sampling.stage} looks"
     draw.text((MARGIN, 14), fit(draw, head, width, font(24)), INK, font(24))
-    draw.text((MARGIN, 52), f"DCNv3: {groups} group{'s' * (groups > 1)} of {taps} points", INK, font(16))
+    draw.text((MARGIN, 52), f"{sampling.operator}: {groups} group{'s' * (groups > 1)} of {taps} points", INK, font(16))
     draw.text((MARGIN + PANEL + GAP, 52), "a plain convolution at the same place", INK, font(16))
     for line, text in enumerate(_caption(sampling, size)):
         draw.text((MARGIN, TOP + PANEL + 46 + 22 * line), fit(draw, text, width, font(14)), GREY, font(14))
@@ -172,7 +180,8 @@ def _caption(sampling: SamplingPoints, size: tuple[int, int]) -> tuple[str, str]
     x, y = sampling.points[..., 0], sampling.points[..., 1]
     outside = int((~((x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1))).sum())
     reach = (sampling.points - torch.tensor(sampling.center)).norm(dim=-1)
-    mean = float((reach * sampling.weights).sum() / len(sampling.weights))
+    share = sampling.weights.abs()
+    mean = float((reach * share).sum() / share.sum().clamp_min(1e-12))
     column, row = sampling.output_pixel
     return (
         f"The cross marks output pixel (column {column}, row {row}) of stride {sampling.stride}: "
@@ -182,7 +191,7 @@ def _caption(sampling: SamplingPoints, size: tuple[int, int]) -> tuple[str, str]
     )
 
 
-def _draw_legend(canvas: Image.Image, colors: Sequence[Color], taps: int) -> None:
+def _draw_legend(canvas: Image.Image, colors: Sequence[Color], taps: int, below_zero: bool = False) -> None:
     """A chip a group on the left, what the sizes mean on the right."""
     draw, y = ImageDraw.Draw(canvas), TOP + PANEL + 24
     step = min(20, (PANEL - 140) // len(colors))
@@ -197,10 +206,10 @@ def _draw_legend(canvas: Image.Image, colors: Sequence[Color], taps: int) -> Non
     if len(colors) > 6:
         draw.text((x + 4, y), f"one colour a group, 0 to {len(colors) - 1}", GREY, font(14), anchor="lm")
     x = float(canvas.width - MARGIN)
-    for weight in (0.5, 0.2, 0.05):
+    for weight in (0.5, 0.2, *([-0.2] if below_zero else [0.05])):
         radius = radius_of(weight, len(colors) * taps)
         draw.text((x, y), f"{weight:g}", GREY, font(14), anchor="rm")
         x -= draw.textlength(f"{weight:g}", font(14)) + 6 + radius
-        disc(canvas, x, y, radius, GREY)
+        mark(canvas, x, y, weight, len(colors) * taps, GREY)
         x -= radius + 14
     draw.text((x, y), "mask weight", GREY, font(14), anchor="rm")

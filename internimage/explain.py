@@ -1,4 +1,4 @@
-"""A look inside: where a DCNv3 layer samples a picture. ``draw_sampling`` makes a drawing of it."""
+"""A look inside: where a DCNv3 or DCNv4 layer samples a picture. ``draw_sampling`` makes a drawing of it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from .devices import check_numbers
+from .layers.dcnv4 import DCNv4
 from .layers.deform_conv import DCNv3
 from .ops.dcnv3.reference import sampling_locations
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingPoints:
-    """Where one output pixel of a DCNv3 layer looks. Coordinates are pixels of the model's input, 0 the first's middle.
+    """Where one output pixel of a layer looks. Coordinates are pixels of the model's input, 0 the middle of the first.
 
     Attributes:
         points: (G, P, 2) sampling positions as (x, y), float32; they may lie outside the picture.
-        weights: (G, P), of each group adding up to 1.
+        weights: (G, P); of DCNv3 those of a group add up to 1, of DCNv4 they have either sign and any sum.
         grid: (P, 2) where a plain convolution of that kernel and dilation would look.
         center: (x, y) of the output pixel in the picture.
         output_pixel: (column, row) of the output pixel in its map.
         stride: pixels of the picture between neighbours of the map.
         stage, block: which layer, counted from 1 and from 0.
+        operator: "DCNv3" or "DCNv4".
     """
 
     points: Tensor
@@ -35,6 +37,7 @@ class SamplingPoints:
     stride: int
     stage: int
     block: int
+    operator: str = "DCNv3"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON; a coordinate that is no number is None."""
@@ -44,7 +47,9 @@ class SamplingPoints:
             for group in zip(self.points.tolist(), finite.tolist(), strict=True)
         ]
         return {
-            **{name: getattr(self, name) for name in ("stage", "block", "stride", "output_pixel", "center")},
+            **{
+                name: getattr(self, name) for name in ("operator", "stage", "block", "stride", "output_pixel", "center")
+            },
             **{"points": points, "weights": self.weights.tolist(), "grid": self.grid.tolist()},
         }
 
@@ -57,7 +62,7 @@ def sampling_points(
     block: int = -1,
     position: tuple[float, float] | None = None,
 ) -> SamplingPoints:
-    """Where the DCNv3 layer of a block samples ``image`` for one output pixel.
+    """Where the DCNv3 or DCNv4 layer of a block samples ``image`` for one output pixel.
 
     Args:
         model: a classifier of :func:`internimage.create_model` or a bare backbone.
@@ -77,28 +82,28 @@ def sampling_points(
     if not (0 <= x < width and 0 <= y < height):
         raise ValueError(f"position is ({x:g}, {y:g}), expected x from 0 to {width - 1} and y from 0 to {height - 1}")
     layer, block = _find_layer(model, stage, block)
-    offset, logits = _run(model, layer, image)
-    check_numbers(torch.cat((offset, logits), -1), offset.dtype)
+    offset, weights = _run(model, layer, image)
+    check_numbers(torch.cat((offset, weights), -1), offset.dtype)
     geometry, stride = layer.geometry, 4 * 2 ** (stage - 1)
     # output pixel i of every 3x3, stride 2 convolution on the way is centred on its input's pixel 2i
     column, row = min(round(x / stride), offset.shape[2] - 1), min(round(y / stride), offset.shape[1] - 1)
     at_x, at_y = sampling_locations(offset.float(), geometry)
     plain_x, plain_y = sampling_locations(torch.zeros_like(offset, dtype=torch.float32), geometry)
     points, grid = torch.stack((at_x, at_y), -1), torch.stack((plain_x, plain_y), -1)  # (1, H, W, G, P, 2)
-    weights = logits.float().reshape(*logits.shape[:3], geometry.groups, geometry.taps).softmax(-1)
     return SamplingPoints(
         points=(points[0, row, column] * stride).cpu(),
-        weights=weights[0, row, column].cpu(),
+        weights=weights[0, row, column].reshape(geometry.groups, geometry.taps).cpu(),
         grid=_unscaled(grid[0, row, column, 0], geometry.offset_scale, (column, row)).cpu() * stride,
         center=(float(column * stride), float(row * stride)),
         output_pixel=(column, row),
         stride=stride,
         stage=stage,
         block=block,
+        operator=type(layer).__name__,
     )
 
 
-def _find_layer(model: nn.Module, stage: int, block: int) -> tuple[DCNv3, int]:
+def _find_layer(model: nn.Module, stage: int, block: int) -> tuple[DCNv3 | DCNv4, int]:
     backbone = getattr(model, "backbone", model)
     levels = getattr(backbone, "levels", None)
     if levels is None:
@@ -111,16 +116,19 @@ def _find_layer(model: nn.Module, stage: int, block: int) -> tuple[DCNv3, int]:
     return blocks[block].dcn, block % len(blocks)
 
 
-def _run(model: nn.Module, layer: DCNv3, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Offsets and mask logits of the layer while the model looks at the image."""
+def _run(model: nn.Module, layer: DCNv3 | DCNv4, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Offsets (1, H, W, G*P*2) and weights (1, H, W, G*P) of the layer while the model looks at the image."""
     seen: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     try:
         getattr(model, "backbone", model)(image)
     finally:
         handle.remove()
+    if isinstance(layer, DCNv4):
+        offset, mask = layer.sampling(seen[0])
+        return offset.flatten(3), mask.float().flatten(3)
     _, offset, logits = layer.sampling(seen[0])
-    return offset, logits
+    return offset, logits.float().unflatten(-1, (layer.geometry.groups, -1)).softmax(-1).flatten(3)
 
 
 def _unscaled(grid: Tensor, offset_scale: float, center: tuple[int, int]) -> Tensor:

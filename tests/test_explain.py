@@ -1,8 +1,9 @@
-"""Where DCNv3 samples: numbers that follow from the definition, and a drawing of them."""
+"""Where DCNv3 and DCNv4 sample: numbers that follow from the definition, and a drawing of them."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from PIL import Image
 from internimage.draw_sampling import MARGIN, PANEL, TOP, draw_sampling, group_colors
 from internimage.explain import sampling_points
 from internimage.layers import DCNv3
+from tests.models.variants import images, make
 from tests.small_model import small_model
+from tests.tolerances import assert_close
 
 IMAGE = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(0))
 PICTURE = Image.fromarray((IMAGE[0, 0] * 255).to(torch.uint8).numpy())
@@ -147,3 +150,41 @@ def test_no_dot_beside_the_picture_is_cut(untrained):
 @pytest.mark.parametrize("groups", [1, 6, 7, 128])
 def test_as_many_colours_as_groups(groups):
     assert len(set(group_colors(groups))) == groups
+
+
+@pytest.mark.parametrize("family", ["flash_t", "t_on_the_operator_of_dcnv4"])
+def test_the_weights_are_those_that_the_layer_uses(family):
+    """Of DCNv4 raw numbers of either sign; the output at the pixel is the sum of what they weigh."""
+    model = make(family)
+    image = images(1)
+    got = sampling_points(model, image, 1, 0, (20, 24))
+    layer, seen = model.backbone.levels[0].blocks[0].dcn, []
+    handle = layer.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    with torch.no_grad():
+        model.backbone(image)
+    handle.remove()
+    x, output = seen[0]
+    flash = family == "flash_t"
+    assert got.operator == ("DCNv4" if flash else "DCNv3")
+    assert bool((got.weights < 0).any()) == flash
+    values = (layer.value_proj if flash else layer.input_proj)(x)
+    column, row = got.output_pixel
+    mine = torch.zeros(layer.channels)
+    depth = layer.channels // len(got.weights)
+    for group, (points, weights) in enumerate(zip(got.points / got.stride, got.weights, strict=True)):
+        for (at_x, at_y), weight in zip(points.tolist(), weights.tolist(), strict=True):
+            share_x = (1 - (torch.arange(x.shape[2]) - at_x).abs()).clamp_min(0)
+            share_y = (1 - (torch.arange(x.shape[1]) - at_y).abs()).clamp_min(0)
+            sample = torch.einsum("h,w,hwc->c", share_y, share_x, values[0, ..., depth * group : depth * (group + 1)])
+            mine[depth * group : depth * (group + 1)] += weight * sample
+    assert_close(layer.output_proj(mine), output[0, row, column], "module")
+
+
+def test_weights_below_zero_are_drawn_as_rings():
+    model = make("flash_t")
+    sampling = sampling_points(model, images(1), 1, 0)
+    picture = Image.new("RGB", (64, 64), "black")
+    rings = np.asarray(draw_sampling(picture, sampling)).astype(int)
+    filled = np.asarray(draw_sampling(picture, replace(sampling, weights=sampling.weights.abs()))).astype(int)
+    white = [(image[TOP : TOP + PANEL, MARGIN : MARGIN + PANEL].min(-1) > 250).sum() for image in (rings, filled)]
+    assert white[0] > white[1]

@@ -40,6 +40,8 @@ class InternImageConfig:
             and ``remove_center``, and whose ``dw_kernel_size`` of None is no depthwise branch.
         dcn_output_bias: whether the last projection of DCNv4 has a bias.
         mlp_fc2_bias: whether the second layer of the MLPs has a bias; with DCNv3 it always has.
+        use_dcn_v4_op: run DCNv3 on the operator of DCNv4, with the same weights and numbers; a switch of the released
+            detectors.
 
     Raises:
         ValueError: a value, or two together, mean nothing; the message says which and what fits.
@@ -69,6 +71,7 @@ class InternImageConfig:
     core_op: str = "DCNv3"
     dcn_output_bias: bool = False
     mlp_fc2_bias: bool = False
+    use_dcn_v4_op: bool = False
 
     def __post_init__(self) -> None:
         for name in ("depths", "groups", "level2_post_norm_block_ids"):
@@ -84,6 +87,8 @@ class InternImageConfig:
                     f"level {level} has {self.level_channels(level)} channels, which groups={groups} does not divide; "
                     f"the channels of the four levels are {', '.join(str(self.level_channels(i)) for i in range(4))}"
                 )
+        if self.use_dcn_v4_op and self.core_op == "DCNv4":
+            raise ValueError("use_dcn_v4_op=True is a switch of DCNv3; core_op='DCNv4' has that operator anyway")
         ids = self.level2_post_norm_block_ids or ()
         if self.level2_post_norm and ids and max(ids) >= self.depths[2]:
             raise ValueError(
@@ -173,6 +178,7 @@ _RULES: dict[str, _Rule] = {
     "core_op": _one_of(("DCNv3", "DCNv4")),
     "dcn_output_bias": _BOOL,
     "mlp_fc2_bias": _BOOL,
+    "use_dcn_v4_op": _BOOL,
 }
 
 

@@ -7,6 +7,7 @@ arXiv 2211.05778. Outside the maps are (N, C, H, W), inside (N, H, W, C); the tw
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import cast
 
 import torch
@@ -19,7 +20,7 @@ from ..layers.convolution import ChannelsLastConv2d, check_tensor
 from ..layers.dcnv4 import DCNv4
 from ..layers.deform_conv import DCNv3
 from ..layers.mlp import MLP
-from ..layers.norm import layer_norm, make_norm
+from ..layers.norm import layer_norm, make_norm, normalised
 from ..ops import fused
 from .config import SIZES, InternImageConfig, is_integer
 
@@ -47,8 +48,8 @@ class Stem(nn.Module):
         if image.shape[2] < 1 or image.shape[3] < 1:
             raise ValueError(f"image has shape {tuple(image.shape)}, expected a height and width of at least 1")
         x = image.permute(0, 2, 3, 1).contiguous()
-        x = self.act(self.norm1(self.conv1(x)))
-        return self.drop(self.norm2(self.conv2(x)))
+        x = normalised(self.conv1(x), self.norm1, self.act)
+        return self.drop(normalised(self.conv2(x), self.norm2))
 
 
 class Downsample(nn.Module):
@@ -60,7 +61,7 @@ class Downsample(nn.Module):
         self.norm = make_norm(norm_layer, 2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
+        return normalised(self.conv(x), self.norm)
 
 
 def make_core(config: InternImageConfig, level: int, backend: str | None) -> DCNv3 | DCNv4:
@@ -84,6 +85,7 @@ def make_core(config: InternImageConfig, level: int, backend: str | None) -> DCN
         dw_kernel_size=config.dw_kernel_size,
         center_feature_scale=config.center_feature_scale,
         remove_center=config.remove_center,
+        use_dcn_v4_op=config.use_dcn_v4_op,
         backend=backend,
     )
 
@@ -95,6 +97,8 @@ class Block(nn.Module):
         super().__init__()
         channels = config.level_channels(level)
         self.post_norm = config.post_norm
+        self.scaled = config.layer_scale is not None
+        self.bare = not (self.scaled or config.post_norm or config.res_post_norm)
         self.norm1 = layer_norm(channels)
         self.dcn = make_core(config, level, backend)
         self.norm2 = layer_norm(channels)
@@ -110,14 +114,13 @@ class Block(nn.Module):
         self.res_post_norm2 = layer_norm(channels) if config.res_post_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused.takes_all_of(self, x):
+            return self._forward_fused(x)
         x = self._half(x, self.dcn, self.norm1, self.gamma1, self.res_post_norm1)
         return self._half(x, self.mlp, self.norm2, self.gamma2, self.res_post_norm2)
 
     def _half(self, x: Tensor, function, norm, gamma, res_post_norm) -> Tensor:
         """``x`` plus what ``function`` makes of it."""
-        bare = gamma is None and res_post_norm is None and not self.post_norm
-        if bare and not self.training and _starts_from_residual(x, norm, function):
-            return function(*fused.norm_and_sum(x, norm, function.last.bias))
         branch = norm(function(x)) if self.post_norm else function(norm(x))
         if gamma is not None:
             branch = gamma * branch
@@ -125,12 +128,31 @@ class Block(nn.Module):
             branch = res_post_norm(branch)
         return x + self.drop_path(branch)
 
+    def plain_parts(self) -> tuple[nn.Module, ...]:
+        """All parts, where they are those that the fused passes know, put together as these know."""
+        if self.training or not (self.bare or self.post_norm):
+            return ()
+        if self.scaled and torch.is_autocast_enabled("cpu"):  # there the scales make float32 maps of those of the norms
+            return ()
+        norm1, dcn, norm2, mlp, drop_path = _parts(self._modules)
+        if type(dcn) not in (DCNv3, DCNv4) or type(mlp) is not MLP or type(drop_path) not in _IDLE:
+            return ()
+        inner, outer = dcn.plain_parts(), mlp.plain_parts()
+        known = type(norm1) is type(norm2) is nn.LayerNorm and inner and outer
+        return (self, norm1, norm2, drop_path, *inner, *outer) if known else ()
 
-def _starts_from_residual(x: Tensor, norm: nn.Module, function: nn.Module) -> bool:
-    """Whether the last matrix product of ``function(norm(x))`` may be added to ``x`` plus its bias."""
-    if type(function) not in (DCNv3, DCNv4, MLP) or type(norm) is not nn.LayerNorm:
-        return False
-    return type(function.last) is nn.Linear and fused.takes(x, norm, function, function.last)
+    def _forward_fused(self, x: Tensor) -> Tensor:
+        norm1, dcn, norm2, mlp, *_ = _parts(self._modules)
+        if self.post_norm:
+            x = fused.add_norm(x, dcn.forward_fused(x), norm1, self.gamma1)
+            return fused.add_norm(x, mlp.forward_fused(x), norm2, self.gamma2)
+        # a branch begins with the norm and, beside it, what its last matrix product is added to
+        x = dcn.forward_fused(*fused.norm_and_sum(x, norm1, dcn.output_proj.bias))
+        return mlp.forward_fused(*fused.norm_and_sum(x, norm2, mlp.fc2.bias))
+
+
+_parts = itemgetter("norm1", "dcn", "norm2", "mlp", "drop_path")  # of ``_modules``: attributes cost ten times as much
+_IDLE = (nn.Identity, StochasticDepth)  # in inference
 
 
 class Level(nn.Module):
@@ -156,7 +178,7 @@ class Level(nn.Module):
                 x = block(x)
             if index in self.post_norm_ids:
                 x = self.post_norms[self.post_norm_ids.index(index)](x)
-        return x if self.norm is None else self.norm(x)
+        return x if self.norm is None else normalised(x, self.norm)
 
 
 class InternImage(nn.Module):

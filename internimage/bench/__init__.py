@@ -1,1 +1,1 @@
-"""How long, how much memory, against what: ``python -m internimage.bench``."""
+"""How long, how much memory, against what: ``internimage bench``."""

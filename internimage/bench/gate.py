@@ -9,6 +9,10 @@ BOUNDS = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-3, torch.b
 """What a result in a dtype may be off, as a share of the largest value; the reasons stand in ``docs/benchmarks.md``."""
 
 
+PEER_FACTOR = 20
+"""How many times as much a package of others may be off and still be timed: some sum up in half types."""
+
+
 class Disagreement(ValueError):
     """A form does not give the numbers it should, so timing it would mean nothing."""
 

@@ -18,12 +18,14 @@ from torch.profiler import ProfilerActivity, profile
 _PROCESS = Path("/proc/self")
 
 
-def peak_allocation(run: Callable[[], object]) -> int:
-    """Bytes that PyTorch's CPU allocator holds at most during ``run`` above what it held before.
+def peak_allocation(run: Callable[[], object], device: torch.device | None = None) -> int:
+    """Bytes that PyTorch's allocator of ``device`` (the CPU unless given) holds at most during ``run`` above before.
 
     Memory that libraries take past the allocator is not in it; :func:`peak_resident` sees that too.
     """
-    with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    if device is not None and device.type == "cuda":
+        return _peak_on_card(run, device)
+    with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         result = run()
     del result
     with tempfile.TemporaryDirectory() as folder:
@@ -37,8 +39,18 @@ def peak_allocation(run: Callable[[], object]) -> int:
     return peak
 
 
+def _peak_on_card(run: Callable[[], object], device: torch.device) -> int:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = run()
+    torch.cuda.synchronize(device)
+    del result
+    return torch.cuda.max_memory_allocated(device) - before
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The profiler's C++ tells of its starts and stops, and of absent GPUs, on standard error; errors still raise."""
     sys.stderr.flush()
     kept = os.dup(2)
@@ -70,15 +82,27 @@ def _status(key: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def network_peaks(form: str, size: tuple[int, int]) -> dict[str, int | None]:
-    """Both peaks of a feature extractor of :mod:`.model` above its weights and its input, in this process."""
-    from .model import make_network
+def network_peaks(label: str, size: tuple[int, int]) -> dict[str, int | None]:
+    """Both peaks of a feature extractor above its weights and its input, in this process.
+
+    Args:
+        label: as :mod:`.model` writes it: a model, ours or of timm, and maybe a variant behind it.
+    """
+    from . import model, networks
+    from .labels import split_label
 
     torch.set_num_threads(1)
-    network = make_network(form, features_only=True)
+    name, variant = split_label(label)
+    if name in model.list_models():
+        network = networks.make(name, True, (variant,) if variant else ())[-1]
+    else:
+        network = networks.make_peer(name, True, size)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), network.around():
-        network.module(image[..., :64, :64])  # code and weights are read in, buffers of the libraries made
+        try:  # code and weights are read in, buffers of the libraries made
+            network.module(image[..., :64, :64])
+        except AssertionError:  # a network of timm that takes one size of images only
+            network.module(image)
         resident = peak_resident(lambda: network.module(image))
         return {"resident_bytes": resident, "allocated_bytes": peak_allocation(lambda: network.module(image))}
 

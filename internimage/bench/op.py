@@ -1,205 +1,264 @@
-"""The operator alone: DCNv3 on one thread of the CPU, at the shapes it has in InternImage, against its other forms."""
+"""Operators alone: every form is checked, then all are timed in turns at the shapes of real networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..ops import native
-from ..ops.dcnv3 import reference
-from ..ops.dispatch import BackendError
-from ..ops.geometry import Geometry
-from .forms import FORMS, GRID_SAMPLE_FORMS, OURS, TORCHVISION
-from .gate import BOUNDS, require
+from ..ops import native, triton_backend
+from ..ops.dispatch import BackendError, Call
+from . import operators, peers, shapes
+from .gate import BOUNDS, PEER_FACTOR, relative_error, require
 from .memory import peak_allocation
-from .timing import Candidate, best_times, one_thread
-from .work import BOTH, FORWARD, Shape, corner_bytes, flops, tensor_bytes
+from .operators import OURS, Form, Inputs, Operator, calls, results
+from .shapes import Shape
+from .timing import Candidate, Clock, clock_of, figures, in_turns, threads
+from .work import BOTH, FORWARD, corner_bytes, flops, tensor_bytes
 
-SHAPES = (
-    Shape(56, 56, 64, 4),  # the four levels of InternImage-T at 224x224,
-    Shape(28, 28, 128, 8),
-    Shape(14, 14, 256, 16),
-    Shape(7, 7, 512, 32),
-    Shape(200, 304, 64, 4),  # and at 800x1216
-    Shape(100, 152, 128, 8),
-    Shape(50, 76, 256, 16),
-    Shape(25, 38, 512, 32),
-)
-QUICK_SHAPES = (Shape(14, 14, 64, 4), Shape(7, 7, 512, 32))
-WANTED_SHAPES = (SHAPES[0], SHAPES[4])
-WANTED = {FORWARD: 8.0, BOTH: 5.0}  # times faster than the faster of gs and gs4 at those shapes
-SELDOM = ("reference", TORCHVISION)
 OTHER_DTYPES = (torch.bfloat16, torch.float16, torch.float64)
 INSTRUCTION_SETS = ("avx512", "avx2", "baseline")
-OFF_GRID_LINES = 0.02  # px; on a grid line the offset gradient jumps, and forms may differ there without being wrong
+SECONDS, QUICK_SECONDS = 3.0, 0.05  # of timing, for each shape and direction
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Tensors of one call, and the gradient that comes back to it."""
+class Setting:
+    """How operators are run: where, in which dtype, and on how many threads of the CPU.
 
-    input: Tensor
-    offset: Tensor
-    mask: Tensor
-    grad_output: Tensor
-    groups: int
+    ``peers`` maps each package of others to nothing, when it takes part, or to why it does not. ``variants`` are runs
+    of ours in other dtypes and on lower instruction sets, on the CPU. Forms in ``skip`` are left out.
+    """
 
-    def to(self, dtype: torch.dtype) -> Inputs:
-        """The same, rounded to ``dtype``."""
-        tensors = (self.input, self.offset, self.mask, self.grad_output)
-        input, offset, mask, grad_output = (tensor.to(dtype) for tensor in tensors)
-        return Inputs(input, offset, mask, grad_output, self.groups)
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+    threads: int = 1
+    seconds: float = SECONDS
+    peers: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(peers.MODULES, "not asked for"))
+    variants: bool = True
+    skip: tuple[str, ...] = ()
+    clock: Clock | None = None
 
-
-def make_inputs(shape: Shape, seed: int = 0) -> Inputs:
-    """Float32; offsets of two pixels standard deviation, each its own, which is as scattered as sampling gets."""
-    generator = torch.Generator().manual_seed(seed)
-    pixels = (1, shape.height, shape.width)
-
-    def normal(*sizes: int) -> Tensor:
-        return torch.randn(*pixels, *sizes, generator=generator)
-
-    offset = 2 * normal(2 * shape.groups * shape.taps)
-    cell = offset.floor()
-    offset = cell + (offset - cell).clamp(OFF_GRID_LINES, 1 - OFF_GRID_LINES)
-    mask = normal(shape.groups, shape.taps).softmax(-1).flatten(-2)
-    return Inputs(normal(shape.channels), offset, mask, normal(shape.channels), shape.groups)
+    def make_clock(self) -> Clock:
+        """The one given, or that of the device."""
+        return self.clock or clock_of(self.device)
 
 
-def calls(form: Callable, inputs: Inputs) -> dict[str, Callable[[], Any]]:
-    """What is timed: the output without gradients, and the three gradients with the output on the way."""
+def run(
+    names: Sequence[str],
+    words: Sequence[str],
+    setting: Setting,
+    quick: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Rows of :func:`measure` for each operator of ``names`` (all when there is none) and each shape.
 
-    def forward() -> Tensor:
-        with torch.no_grad():
-            return form(inputs.input, inputs.offset, inputs.mask, inputs.groups)
+    Args:
+        words: sets of shapes and shapes; none is the usual ones of the device, or with ``quick`` two small ones.
 
-    def both() -> tuple[Tensor, ...]:
-        leaves = [t.detach().requires_grad_() for t in (inputs.input, inputs.offset, inputs.mask)]
-        return torch.autograd.grad(form(*leaves, inputs.groups), leaves, inputs.grad_output)
-
-    return {FORWARD: forward, BOTH: both}
-
-
-def exact(inputs: Inputs) -> tuple[Tensor, ...]:
-    """Output and the gradients of input, offset and mask by the reference in float64, one group after the other."""
-    tensors = [t.double().unflatten(-1, (inputs.groups, -1)) for t in vars(inputs).values() if isinstance(t, Tensor)]
-    parts = []
-    for group in range(inputs.groups):
-        *arguments, grad_output = (tensor[..., group, :] for tensor in tensors)
-        leaves = [argument.requires_grad_() for argument in arguments]
-        output = reference.dcnv3(*leaves, Geometry())  # type: ignore[call-arg]
-        parts.append((output.detach(), *torch.autograd.grad(output, leaves, grad_output)))
-    return tuple(torch.cat(part, -1) for part in zip(*parts, strict=True))
+    Raises:
+        ValueError: there is no such operator, or a word is no shape of it.
+        BackendError: our kernel does not run here.
+    """
+    plan = [(operator, shape) for operator in chosen(names) for shape in chosen_shapes(operator, words, setting, quick)]
+    require_kernel(setting.device)
+    rows = []
+    with threads(setting.threads):
+        for operator, shape in plan:
+            progress(f"{operator.name} {shape}")
+            rows += measure(operator, shape, setting)
+    return rows
 
 
-def check(form: Callable, inputs: Inputs, want: tuple[Tensor, ...], what: str) -> float:
-    """The largest relative error of output and gradients; ``want`` is what :func:`exact` gives.
+def chosen(names: Sequence[str]) -> list[Operator]:
+    """The operators of these names, all when there is none."""
+    known = operators.by_name()
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no operator {name!r}; expected some of {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names or known)]
+
+
+def chosen_shapes(operator: Operator, words: Sequence[str], setting: Setting, quick: bool) -> tuple[Shape, ...]:
+    """What ``words`` name, or the usual shapes of the operator on this kind of device."""
+    usual = ["quick"] if quick else operator.usual[setting.device.type]
+    return shapes.choose(words or usual, operator.name, operator.sets, operator.parse, operator.notation)
+
+
+def require_kernel(device: torch.device) -> None:
+    """BackendError when the kernel that would be timed on ``device`` does not run."""
+    if device.type not in operators.BACKENDS:
+        raise ValueError(f"--device {device} cannot be timed; expected cpu or cuda")
+    if device.type == "cpu":
+        reason = native.load_error() or ""
+    else:
+        call = Call("dcnv3", (1, 8, 8, 16), torch.float32, device.type, 1, needs_grad=False)
+        reason = "; ".join(triton_backend.why_not(call))
+    if reason:
+        raise BackendError(f"there is nothing to time: {reason}")
+
+
+def measure(operator: Operator, shape: Shape, setting: Setting) -> list[dict[str, Any]]:
+    """Check every form at this shape, then time them.
+
+    Returns:
+        A row for forward and one for forward+backward; docs/benchmarks.md says what stands in it.
+
+    Raises:
+        Disagreement: a form of this project gives wrong numbers. One of another package is left out, with its error.
+    """
+    inputs = operator.make(shape).to(setting.device).to(setting.dtype)
+    forms, left_out = present(operator, inputs, setting)
+    want = operator.exact(inputs)
+    errors = {}
+    for name, form in forms.items():
+        what = f"{operator.name} {name} at {shape}"
+        if not form.peer:
+            errors[name] = check(form, inputs, want, what)
+            continue
+        reason, errors[name] = check_peer(form, inputs, want)
+        if reason:
+            left_out[name] = reason
+    forms = {name: form for name, form in forms.items() if name not in left_out}
+    variants = checked_variants(operator, shape, inputs, want, errors) if _has_variants(setting) else []
+    about = {"operator": operator.name, "shape": str(shape), "dtype": _name(setting.dtype), "left_out": left_out}
+    return [
+        {**about, "direction": direction, **_figures(direction, shape, forms, inputs, variants, errors, setting)}
+        for direction in (FORWARD, BOTH)
+    ]
+
+
+def present(operator: Operator, inputs: Inputs, setting: Setting) -> tuple[dict[str, Form], dict[str, str]]:
+    """The forms that take these inputs here, and why each other one is left out."""
+    forms, left_out = {}, {}
+    for name, form in operator.forms(setting.device.type).items():
+        reason = "not asked for" if name in setting.skip else setting.peers.get(form.peer, "") if form.peer else ""
+        reason = reason or form.why_not(inputs)
+        if reason:
+            left_out[name] = reason
+        else:
+            forms[name] = form
+    return forms, left_out
+
+
+def check(form: Form, inputs: Inputs, want: tuple[Tensor, ...], what: str) -> float:
+    """The largest relative error of output and gradients; ``want`` is what the operator's ``exact`` gives.
 
     Raises:
         Disagreement: it is larger than the dtype's rounding explains.
     """
-    run = calls(form, inputs)
-    got = (run[FORWARD](), *run[BOTH]())
-    names = ("output", "gradient of input", "gradient of offset", "gradient of mask")
-    bound = BOUNDS[inputs.input.dtype]
-    return max(require(f"{what}, {name}", g, w, bound) for name, g, w in zip(names, got, want, strict=True))
+    names = ("output", *(f"gradient of {name}" for name in inputs.tensors))
+    bound = BOUNDS[inputs.grad_output.dtype]
+    pairs = zip(names, results(form, inputs), want, strict=True)
+    return max(require(f"{what}, {name}", got, right, bound) for name, got, right in pairs)
 
 
-def run(quick: bool = False, progress: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
-    """One row a shape and direction, as :func:`measure` gives them; ``quick`` takes two small shapes and less time."""
-    if native.load_error():
-        raise BackendError(f"there is nothing to time: {native.load_error()}")
-    rows = []
-    with one_thread():
-        for shape in QUICK_SHAPES if quick else SHAPES:
-            progress(f"dcnv3 {shape}")
-            rows += measure(shape, seconds=0.05 if quick else 4.0)
-    return rows
+def check_peer(form: Form, inputs: Inputs, want: tuple[Tensor, ...]) -> tuple[str, float]:
+    """Why the numbers of another package are not timed, or nothing, and their largest relative error."""
+    try:
+        error = max(relative_error(got, right) for got, right in zip(results(form, inputs), want, strict=True))
+    except Exception as failure:  # theirs to raise whatever they like
+        return f"fails ({type(failure).__name__}: {(str(failure).strip().splitlines() or [''])[0]})", float("nan")
+    bound = PEER_FACTOR * BOUNDS[inputs.grad_output.dtype]
+    return (f"wrong here: relative error {error:.2g}, allowed {bound:g}" if not error <= bound else ""), error
 
 
-def measure(shape: Shape, seconds: float) -> list[dict[str, Any]]:
-    """Check every form at this shape, then time them.
-
-    Returns:
-        For forward and for forward+backward: milliseconds by form, by instruction set and by dtype of ours, relative
-        errors, and bytes allocated beyond the results.
-
-    Raises:
-        Disagreement: a form gives wrong numbers.
-    """
-    inputs = make_inputs(shape)
-    others = {str(dtype).removeprefix("torch."): inputs.to(dtype) for dtype in OTHER_DTYPES}
-    want = exact(inputs)
-    errors = {name: check(form, inputs, want, f"{name} at {shape}") for name, form in FORMS.items()}
-    for name, converted in others.items():
-        errors[name] = check(FORMS[OURS], converted, exact(converted), f"{OURS} in {name} at {shape}")
-    lower = available_instruction_sets()[1:]
-    for name in lower:
-        with instruction_set(name):
-            errors[name] = check(FORMS[OURS], inputs, want, f"{OURS} with {name} at {shape}")
-    return [_row(shape, direction, inputs, others, lower, errors, seconds) for direction in (FORWARD, BOTH)]
+def _has_variants(setting: Setting) -> bool:
+    return setting.variants and setting.device.type == "cpu" and setting.dtype == torch.float32
 
 
-def _row(
-    shape: Shape,
+def checked_variants(
+    operator: Operator, shape: Shape, inputs: Inputs, want: tuple[Tensor, ...], errors: dict[str, float]
+) -> list[tuple[str, Inputs, str | None]]:
+    """Ours in other dtypes and on lower instruction sets: name, inputs, instruction set; their errors are noted."""
+    ours = operator.forms("cpu")[OURS]
+    found: list[tuple[str, Inputs, str | None]] = [
+        *((name, inputs, name) for name in available_instruction_sets()[1:]),
+        *((_name(dtype), inputs.to(dtype), None) for dtype in OTHER_DTYPES),
+    ]
+    for name, given, level in found:
+        right = want if given is inputs else operator.exact(given)
+        with instruction_set(level or available_instruction_sets()[0]):
+            errors[name] = check(ours, given, right, f"{operator.name} {OURS} in {name} at {shape}")
+    return found
+
+
+def _figures(
     direction: str,
+    shape: Shape,
+    forms: dict[str, Form],
     inputs: Inputs,
-    others: dict[str, Inputs],
-    lower: list[str],
+    variants: list[tuple[str, Inputs, str | None]],
     errors: dict[str, float],
-    seconds: float,
+    setting: Setting,
 ) -> dict[str, Any]:
-    run = {name: calls(form, inputs)[direction] for name, form in FORMS.items()}
-    forms = [Candidate(name, call, seldom=name in SELDOM) for name, call in run.items()]
-    variants = [Candidate(OURS, run[OURS])]
-    variants += [Candidate(name, run[OURS], lambda name=name: instruction_set(name)) for name in lower]  # type: ignore[misc]
-    variants += [Candidate(name, calls(FORMS[OURS], converted)[direction]) for name, converted in others.items()]
-    ms = {name: 1e3 * best for name, best in best_times(forms, seconds).items()}
-    variant_ms = {name: 1e3 * best for name, best in best_times(variants, seconds / 4).items() if name != OURS}
+    clock = setting.make_clock()
+    run = {name: calls(form, inputs)[direction] for name, form in forms.items()}
+    candidates = [Candidate(name, call, seldom=forms[name].seldom) for name, call in run.items()]
+    timed = in_turns(candidates, setting.seconds, clock=clock)
+    others = [Candidate(OURS, run[OURS])]
+    for name, given, level in variants:
+        around = (lambda level=level: instruction_set(level)) if level else Candidate.around
+        others.append(Candidate(name, calls(forms[OURS], given)[direction], around))
+    timed_others = in_turns(others, setting.seconds / 3, clock=clock) if variants else {}
+    extra = {name: extra_bytes(form, inputs, direction) for name, form in forms.items() if not form.seldom}
+    figures_of = {
+        name: {**dataclasses.asdict(figures(samples)), "error": errors[name], "extra_bytes": extra.get(name)}
+        for name, samples in timed.items()
+    }
+    best = figures_of[OURS][statistic(setting.device)]
     return {
-        "shape": str(shape),
-        "direction": direction,
-        "ms": ms,
-        "variant_ms": variant_ms,
-        "errors": errors,
-        "wanted": WANTED[direction] if shape in WANTED_SHAPES else None,
-        "extra_bytes": {name: extra_bytes(FORMS[name], inputs, direction) for name in (OURS, *GRID_SAMPLE_FORMS)},
-        **speeds(shape, direction, ms),
+        "forms": figures_of,
+        "variants": {
+            name: {**dataclasses.asdict(figures(samples)), "error": errors[name]}
+            for name, samples in timed_others.items()
+            if name != OURS
+        },
+        **achieved(shape, direction, best / 1e3, inputs.grad_output.element_size()),
     }
 
 
-def speeds(shape: Shape, direction: str, ms: dict[str, float]) -> dict[str, float]:
-    """How much faster ours is than the faster grid_sample form and than torchvision, and what it achieves."""
-    seconds = ms[OURS] / 1e3
+def statistic(device: torch.device) -> str:
+    """Which figure of a form is compared: on the CPU the least, since a shared machine only adds; else the median."""
+    return "median_ms" if device.type == "cuda" else "min_ms"
+
+
+def achieved(shape: Shape, direction: str, seconds: float, itemsize: int) -> dict[str, Any]:
+    """The work of a call of ours, and what that is a second."""
+    work = {
+        "flop": flops(shape.work, direction),
+        "tensor_bytes": tensor_bytes(shape.work, direction, itemsize),
+        "corner_bytes": corner_bytes(shape.work, direction, itemsize),
+    }
     return {
-        "ratio": min(ms[name] for name in GRID_SAMPLE_FORMS) / ms[OURS],
-        "ratio_to_torchvision": ms[TORCHVISION] / ms[OURS],
-        "ratio_to_nearest": min(time for name, time in ms.items() if name != OURS) / ms[OURS],
-        "gflops": flops(shape, direction) / seconds / 1e9,
-        "gbytes_per_s": tensor_bytes(shape, direction) / seconds / 1e9,
-        "corner_gbytes_per_s": corner_bytes(shape, direction) / seconds / 1e9,
+        **work,
+        "gflops": work["flop"] / seconds / 1e9,
+        "gbytes_per_s": work["tensor_bytes"] / seconds / 1e9,
+        "corner_gbytes_per_s": work["corner_bytes"] / seconds / 1e9,
     }
 
 
-def extra_bytes(form: Callable, inputs: Inputs, direction: str) -> int:
-    """Peak allocation beyond the output of the forward, or of the backward alone beyond the three gradients."""
+def extra_bytes(form: Form, inputs: Inputs, direction: str) -> int:
+    """Peak allocation beyond the output of the forward, or of the backward alone beyond the gradients."""
+    device = inputs.grad_output.device
     if direction == FORWARD:
-        return peak_allocation(calls(form, inputs)[FORWARD]) - inputs.grad_output.nbytes
-    leaves = [t.detach().requires_grad_() for t in (inputs.input, inputs.offset, inputs.mask)]
-    output = form(*leaves, inputs.groups)
-    peak = peak_allocation(lambda: torch.autograd.grad(output, leaves, inputs.grad_output))
+        return peak_allocation(calls(form, inputs)[FORWARD], device) - inputs.grad_output.nbytes
+    leaves = [tensor.detach().requires_grad_() for tensor in form.arrange(inputs)]
+    output = form.run(*leaves, inputs.fixed)
+    peak = peak_allocation(lambda: torch.autograd.grad(output, leaves, inputs.grad_output), device)
     return peak - sum(leaf.nbytes for leaf in leaves)
 
 
 def available_instruction_sets() -> list[str]:
     """Names of the ones this machine runs, the best first."""
     best = native.instruction_set()
-    return list(INSTRUCTION_SETS[INSTRUCTION_SETS.index(best) :])
+    lower = INSTRUCTION_SETS[INSTRUCTION_SETS.index(best) + 1 :] if best in INSTRUCTION_SETS else INSTRUCTION_SETS
+    return [best, *lower]
 
 
 @contextmanager
@@ -212,3 +271,7 @@ def instruction_set(name: str) -> Iterator[None]:
         yield
     finally:
         choose(before.encode())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

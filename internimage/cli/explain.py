@@ -31,7 +31,7 @@ def explain(
     dtype: options.DType = "float32",
     backend: options.Backend = None,
 ) -> None:
-    """Draw where DCNv3 samples: every point of one output pixel, on the picture, sized by its weight.
+    """Draw where DCNv3 or DCNv4 samples: every point of one output pixel, on the picture, sized by its weight.
 
     Beside it stands the grid that a plain convolution would look at. The picture is drawn as the model sees it, resized
     and cropped.

@@ -43,6 +43,7 @@ VERBS = {
     "weights": Verb("Download, convert and inspect weights."),
     "train": Verb("Train a model by a recipe.", **TRAIN),  # type: ignore[arg-type]
     "evaluate": Verb("Measure accuracy on a data set.", **TRAIN),  # type: ignore[arg-type]
+    "bench": Verb("Time operators and networks against what else computes the same."),
     "doctor": Verb("Show versions, devices, and which backends run here."),
     "demo": Verb("Classify forty real pictures and write a page about it."),
 }

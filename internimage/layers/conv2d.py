@@ -20,7 +20,7 @@ _DEPTH = 16  # channels of a group that kernels like best
 class _DeformableConv2d(nn.Module):
     """Permutes around a channels-last layer, and a projection where the channels change."""
 
-    layer: type[nn.Module]
+    layer: type[DCNv3] | type[DCNv4]
     defaults: Mapping[str, Any] = {}
 
     def __init__(
@@ -41,7 +41,7 @@ class _DeformableConv2d(nn.Module):
                 raise ValueError(f"{name} is {value!r}, expected an int >= 1")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.project = nn.Identity() if in_channels == out_channels else nn.Linear(in_channels, out_channels, bias)
-        self.core = self.layer(
+        core = self.layer(
             in_channels,
             kernel_size,
             stride=stride,
@@ -50,12 +50,19 @@ class _DeformableConv2d(nn.Module):
             groups=_groups_of(in_channels) if groups is None else groups,
             **{**self.defaults, **options},
         )
+        self.core, geometry = core, core.geometry
+        self.kernel_size, self.stride, self.padding = geometry.kernel_size, geometry.stride, geometry.padding
+        self.dilation, self.groups = geometry.dilation, geometry.groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, H_out, W_out), sizes as of a ``Conv2d``."""
+        """(N, in_channels, H, W) to (N, out_channels, H_out, W_out), sizes as of a ``Conv2d``.
+
+        The memory format is kept; channels-last maps are not copied.
+        """
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"input has shape {tuple(x.shape)}, expected (N, {self.in_channels}, H, W)")
-        return self.project(self.core(x.permute(0, 2, 3, 1).contiguous())).permute(0, 3, 1, 2)
+        output = self.project(self.core(x.permute(0, 2, 3, 1).contiguous())).permute(0, 3, 1, 2)
+        return output.contiguous() if x.is_contiguous() else output  # whoever calls ``view`` on it counts on that
 
 
 class DCNv3Conv2d(_DeformableConv2d):
@@ -64,11 +71,14 @@ class DCNv3Conv2d(_DeformableConv2d):
     Args:
         in_channels, out_channels: any; where they differ a linear layer follows.
         kernel_size, stride, dilation: an int or a pair (height, width).
-        padding: the same; None is what keeps the size at stride 1, as YOLO's ``autopad``.
+        padding: the same; None is what keeps the size of a map at stride 1 (for odd kernels, as YOLO's ``autopad``).
         groups: sets of channels that share their sampling positions, a divisor of ``in_channels``; None is one for
             every 16 channels or so. Unlike those of a ``Conv2d`` they do not keep channels apart.
         bias: of the linear layer where channels change.
         options: further arguments of ``DCNv3``.
+
+    There is no ``weight``: what would fuse this layer with a norm, or count its parameters as those of a convolution,
+    fails with an ``AttributeError`` instead of going wrong.
 
     Raises:
         ValueError: the arguments do not fit each other.
@@ -93,6 +103,6 @@ def _keeps_size(kernel_size: IntPair, dilation: IntPair) -> tuple[int, int]:
 
 
 def _groups_of(channels: int) -> int:
-    """The divisor of ``channels`` that comes nearest to 16 channels a group."""
+    """The divisor of ``channels`` whose channels a group have the smallest ratio to 16: 97 channels make one group."""
     divisors = [groups for groups in range(1, channels + 1) if channels % groups == 0]
-    return min(divisors, key=lambda groups: (abs(channels / groups - _DEPTH), groups))
+    return min(divisors, key=lambda groups: (max(channels / groups / _DEPTH, _DEPTH * groups / channels), groups))

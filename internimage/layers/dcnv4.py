@@ -6,16 +6,21 @@ Source: Xiong et al. 2024, "Efficient Deformable ConvNets", arXiv 2401.06197.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import fused
+from ..ops.checks import size_of_row
 from ..ops.dcnv3.op import BACKENDS
-from ..ops.dcnv4 import dcnv4, packed_channels
+from ..ops.dcnv4 import dcnv4_on_maps, packed_channels
+from ..ops.dcnv4.packed import unpack
 from ..ops.dispatch import named
 from ..ops.geometry import Geometry, IntPair, as_pair
 from .convolution import ChannelsLastConv2d, check_tensor
+from .offset_branch import check_blend, check_size, depthwise_branch, middle_pixels
 
 INITS = ("released", "average")
 
@@ -35,9 +40,10 @@ class DCNv4(nn.Module):
         remove_center: leave out the middle tap.
         output_bias: whether the last projection has a bias.
         without_pointwise: no projections before and after the operator.
+        softmax: whether the masks of each group are made to add up to one, as in DCNv3; the released layer never does.
         init: "released" predicts masks of zero, so that a fresh layer gives zeros and passes no gradient to what is
             before it: right for weights to be loaded, and behind a learned scale. "average" predicts even masks, so
-            that a fresh layer averages its taps and learns at once.
+            that a fresh layer averages its taps and learns at once. With ``softmax`` the two are the same.
         backend: passed on to :func:`internimage.ops.dcnv4`.
 
     Raises:
@@ -60,6 +66,7 @@ class DCNv4(nn.Module):
         remove_center: bool = False,
         output_bias: bool = True,
         without_pointwise: bool = False,
+        softmax: bool = False,
         init: str = "released",
         backend: str | None = None,
     ) -> None:
@@ -71,22 +78,13 @@ class DCNv4(nn.Module):
             named(BACKENDS, backend)
         if init not in INITS:
             raise ValueError(f"init is {init!r}, expected one of {', '.join(map(repr, INITS))}")
-        if center_feature_scale and self.geometry.output_size(64, 64) != (64, 64):
-            raise ValueError(
-                f"center_feature_scale blends the output with the input, but {self.geometry} changes the size of a map"
-            )
-        self.channels, self.center_feature_scale, self.backend, self.init = (
-            channels,
-            center_feature_scale,
-            backend,
-            init,
-        )
-        if dw_kernel_size is not None:
-            kernel = as_pair("dw_kernel_size", dw_kernel_size, 1)
-            before = ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2)
-            self.offset_mask_dw = ChannelsLastConv2d(
-                channels, channels, kernel, self.geometry.stride, before, groups=channels
-            )
+        if center_feature_scale:
+            check_blend(self.geometry)
+        self.channels, self.center_feature_scale, self.backend = channels, center_feature_scale, backend
+        self.softmax, self.init = softmax, init
+        self.dw_kernel_size = None if dw_kernel_size is None else as_pair("dw_kernel_size", dw_kernel_size, 1)
+        if self.dw_kernel_size is not None:
+            self.offset_mask_dw = depthwise_branch(channels, self.dw_kernel_size, self.geometry)
         self.offset_mask = nn.Linear(channels, packed_channels(self.geometry))
         if not without_pointwise:
             self.value_proj = nn.Linear(channels, channels)
@@ -99,7 +97,7 @@ class DCNv4(nn.Module):
         """The initial values of ``init``; projections are Xavier-uniform in both."""
         nn.init.zeros_(self.offset_mask.weight)
         nn.init.zeros_(self.offset_mask.bias)
-        if self.init == "average":
+        if self.init == "average" and not self.softmax:
             groups, taps = self.geometry.groups, self.geometry.taps
             with torch.no_grad():
                 bias = self.offset_mask.bias[: 3 * groups * taps].view(groups, 3 * taps)
@@ -118,53 +116,62 @@ class DCNv4(nn.Module):
         """Whether there are projections before and after the operator."""
         return "value_proj" in self._modules
 
-    @property
-    def last(self) -> nn.Module:
-        """The layer that makes the output, where there are projections."""
-        return self.output_proj
-
-    def forward(self, x: Tensor, start: Tensor | None = None, *, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
         """(N, H, W, C) to (N, H_out, W_out, C), or (N, H*W, C) to (N, H_out*W_out, C).
 
-        ``size`` is (H, W) of pixels in one row, by default the sides of a square. With ``start``, of the shape of the
-        output, for inference where the fused passes run, the last matrix product is added to it, in place of a bias;
-        ``start`` is overwritten.
+        ``size`` is (H, W) of pixels in one row, by default the sides of a square.
         """
         check_tensor("input", x, self.offset_mask)
         if x.dim() == 3:
-            x = x.unflatten(1, _checked_size(x, size))
-            return self.forward(x, start).flatten(1, 2)
+            return self.forward(x.unflatten(1, _size(x, size))).flatten(1, 2)
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(
                 f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels}) or (N, H*W, {self.channels})"
             )
+        check_size(x, self.dw_kernel_size, self.geometry)
+        x = fused.seen_by_layers(x)
+        if fused.takes_all_of(self, x):
+            return self.forward_fused(x)
+        output = self._sample(x)
+        return self.output_proj(output) if self.has_pointwise else output
+
+    def plain_parts(self) -> tuple[nn.Module, ...]:
+        """All parts, where they are those that the fused passes know."""
+        parts: tuple[Any, ...] = tuple(self._modules.values())
+        known = {*map(type, parts)} <= {ChannelsLastConv2d, nn.Linear}
+        return (self, *parts) if known and self.has_pointwise and self.backend in (None, "cpu") else ()
+
+    def forward_fused(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """The same for inference on the CPU, where the fused passes take it.
+
+        With ``start``, of the shape of the output, the last matrix product is added to it, in place of a bias.
+        """
+        before, packed, after = map(fused.weight_and_bias, (self.value_proj, self.offset_mask, self.output_proj))
+        if self.center_feature_scale:  # the blend wants the bias of the values at once
+            output = self._sample(x)
+        else:
+            values, offset_mask = F.linear(x, before[0]), F.linear(self._seen_by_offsets(x), packed[0])
+            biases = (before[1], packed[1])
+            output = dcnv4_on_maps(values, offset_mask, self.geometry, self.softmax, self.backend, biases)
+        return F.linear(output, *after) if start is None else fused.add_product_(start, output, after[0])
+
+    def _sample(self, x: Tensor) -> Tensor:
+        """All but the last projection."""
         offset_mask = self.offset_mask(self._seen_by_offsets(x))
         values = self.value_proj(x) if self.has_pointwise else x
-        g = self.geometry
-        output = dcnv4(
-            values,
-            offset_mask,
-            g.kernel_size,
-            stride=g.stride,
-            padding=g.padding,
-            dilation=g.dilation,
-            groups=g.groups,
-            offset_scale=g.offset_scale,
-            remove_center=g.remove_center,
-            backend=self.backend,
-        )
-        if self.center_feature_scale:
-            output = self._blend(output, values)
-        if not self.has_pointwise:
-            return output
-        return self.output_proj(output) if start is None else fused.add_product_(start, output, self.output_proj.weight)
+        output = dcnv4_on_maps(values, offset_mask, self.geometry, self.softmax, self.backend)
+        return self._blend(output, values) if self.center_feature_scale else output
+
+    def sampling(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets (N, H_out, W_out, G, P*2) and masks (N, H_out, W_out, G, P), as the operator uses them."""
+        offset, mask = unpack(self.offset_mask(self._seen_by_offsets(x)), self.geometry)
+        return offset, mask.softmax(-1) if self.softmax else mask
 
     def _seen_by_offsets(self, x: Tensor) -> Tensor:
         """What offsets and masks are predicted from, a pixel for each output pixel."""
         if "offset_mask_dw" in self._modules:
             return self.offset_mask_dw(x)
-        down, across = self.geometry.stride
-        return x if (down, across) == (1, 1) else x[:, ::down, ::across]
+        return middle_pixels(x, self.geometry)
 
     def _blend(self, output: Tensor, values: Tensor) -> Tensor:
         scale = self.center_feature_scale_proj(output).sigmoid()
@@ -180,13 +187,12 @@ class DCNv4(nn.Module):
         )
 
 
-def _checked_size(x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
+def _size(x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
+    """(H, W) of pixels in one row: as given, or the sides of a square."""
     pixels = x.shape[1]
-    if size is None:
-        side = math.isqrt(pixels)
-        if side * side != pixels:
-            raise ValueError(f"input has {pixels} pixels in a row, which is no square: pass size=(height, width)")
-        return side, side
-    if len(size) != 2 or size[0] * size[1] != pixels:
-        raise ValueError(f"size is {size!r}, expected (height, width) of the {pixels} pixels of input")
-    return size[0], size[1]
+    if size is not None:
+        return size_of_row(size, pixels)
+    side = math.isqrt(pixels)
+    if side * side != pixels:
+        raise ValueError(f"input has {pixels} pixels in a row, which is no square: pass size=(height, width)")
+    return side, side

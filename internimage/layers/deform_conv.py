@@ -5,6 +5,8 @@ Source: Wang et al. 2023, arXiv 2211.05778, section 3.1.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,11 +14,13 @@ from torch import Tensor, nn
 from ..ops import fused
 from ..ops.dcnv3 import dcnv3_from_logits
 from ..ops.dcnv3.op import BACKENDS
+from ..ops.dcnv4 import dcnv4_on_maps, pack_offset_mask
 from ..ops.dispatch import named
 from ..ops.geometry import Geometry, IntPair, as_pair
 from .activation import make_activation
 from .convolution import ChannelsLastConv2d, check_tensor
 from .norm import make_norm
+from .offset_branch import check_blend, check_size, depthwise_branch
 
 
 class DCNv3(nn.Module):
@@ -34,6 +38,8 @@ class DCNv3(nn.Module):
         act_layer, norm_layer: of the depthwise branch: "GELU", "ReLU" or "SiLU"; "LN" or "BN".
         center_feature_scale: blend each group with the projected input at the same pixel.
         remove_center: leave out the middle tap.
+        use_dcn_v4_op: run on :func:`internimage.ops.dcnv4` instead, as the released detectors can: the same parameters
+            and the same numbers, with offsets and masks predicted into one packed tensor.
         backend: passed on to :func:`internimage.ops.dcnv3`.
 
     Raises:
@@ -57,6 +63,7 @@ class DCNv3(nn.Module):
         norm_layer: str = "LN",
         center_feature_scale: bool = False,
         remove_center: bool = False,
+        use_dcn_v4_op: bool = False,
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -64,14 +71,13 @@ class DCNv3(nn.Module):
         if not isinstance(channels, int) or channels < 1 or channels % groups:
             raise ValueError(f"channels={channels!r} is not a positive multiple of groups={groups}")
         dw_kernel = as_pair("dw_kernel_size", kernel_size if dw_kernel_size is None else dw_kernel_size, 1)
-        _check_sizes(self.geometry, dw_kernel, center_feature_scale)
+        if center_feature_scale:
+            check_blend(self.geometry)
         if backend is not None:
             named(BACKENDS, backend)
         self.channels, self.center_feature_scale, self.backend = channels, center_feature_scale, backend
-        dw_padding = ((dw_kernel[0] - 1) // 2, (dw_kernel[1] - 1) // 2)
-        self.dw_conv = ChannelsLastConv2d(
-            channels, channels, dw_kernel, self.geometry.stride, dw_padding, groups=channels
-        )
+        self.dw_kernel_size, self.use_dcn_v4_op = dw_kernel, use_dcn_v4_op
+        self.dw_conv = depthwise_branch(channels, dw_kernel, self.geometry)
         self.dw_norm = make_norm(norm_layer, channels)
         self.dw_act = make_activation(act_layer)
         self.offset = nn.Linear(channels, groups * self.geometry.taps * 2)
@@ -105,66 +111,70 @@ class DCNv3(nn.Module):
         offset, logits = F.linear(features, weight, bias).split(sizes, dim=-1)
         return features, offset, logits
 
-    @property
-    def last(self) -> nn.Linear:
-        """The layer that makes the output."""
-        return self.output_proj
-
-    def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """(N, H, W, C) to (N, H_out, W_out, C).
-
-        With ``start``, of the shape of the output, for inference where the fused passes run, the last matrix product is
-        added to it, in place of a bias; ``start`` is overwritten.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) to (N, H_out, W_out, C)."""
         check_tensor("input", x, self.dw_conv)
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels})")
-        if x.shape[1] < 1 or x.shape[2] < 1:
-            raise ValueError(f"input has shape {tuple(x.shape)}, expected a height and width of at least 1")
-        features, values, output = self._sample_fused(x) if self._fuses(x) else self._sample(x)
+        check_size(x, self.dw_kernel_size, self.geometry)
+        x = fused.seen_by_layers(x)
+        if fused.takes_all_of(self, x):
+            return self.forward_fused(x)
+        features, values, output = self._sample(x)
+        return self.output_proj(self._blend(features, values, output) if self.center_feature_scale else output)
+
+    def plain_parts(self) -> tuple[nn.Module, ...]:
+        """All parts, where they are those that the fused passes know."""
+        parts = _parts(self._modules)
+        if self.use_dcn_v4_op or self.backend not in (None, "cpu") or tuple(map(type, parts)) != _PLAIN:
+            return ()
+        return self, *parts
+
+    def forward_fused(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """The same for inference on the CPU, where the fused passes take it.
+
+        With ``start``, of the shape of the output, the last matrix product is added to it, in place of a bias.
+        """
+        conv, norm, _, *linears = _parts(self._modules)
+        offset, mask, before, after = map(fused.weight_and_bias, linears)
+        features = fused.depthwise_norm_gelu(x, conv, norm)
+        # joining the weights of offsets and masks would cost more here than a second matrix product
+        offsets, logits = F.linear(features, offset[0]), F.linear(features, mask[0])
+        # last, so that it is still in the cache when it is sampled; the blend with the centre wants its bias at once
+        bias = None if self.center_feature_scale else before[1]
+        values = F.linear(x, before[0], before[1] if bias is None else None)
+        biases = (bias, offset[1], mask[1])
+        output = dcnv3_from_logits(values, offsets, logits, self.geometry, self.backend, biases)
         if self.center_feature_scale:
-            scale = self.center_feature_scale_proj(features).sigmoid().to(output.dtype)
-            grouped = (*output.shape[:3], self.geometry.groups, -1)
-            blend = torch.lerp(output.reshape(grouped), values.to(output.dtype).reshape(grouped), scale.unsqueeze(-1))
-            output = blend.reshape(output.shape)
+            output = self._blend(features, values, output)
         if start is None:
-            return self.output_proj(output)
-        return fused.add_product_(start, output, self.output_proj.weight)
+            return F.linear(output, *after)
+        return fused.add_product_(start, output, after[0])
+
+    def _blend(self, features: Tensor, values: Tensor, output: Tensor) -> Tensor:
+        """What was sampled and the projected input at the pixel itself, each group in a share of its own."""
+        scale = self.center_feature_scale_proj(features).sigmoid().to(output.dtype)
+        grouped = (*output.shape[:3], self.geometry.groups, -1)
+        blend = torch.lerp(output.reshape(grouped), values.to(output.dtype).reshape(grouped), scale.unsqueeze(-1))
+        return blend.reshape(output.shape)
 
     def _sample(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the depthwise branch, the projected input, and what the operator makes of them."""
+        if self.use_dcn_v4_op:
+            return self._sample_packed(x)
         features, offset, logits = self.sampling(x)
-        self._check_output_size(x, offset)
         values = self.input_proj(x)
         return features, values, dcnv3_from_logits(values, offset, logits, self.geometry, self.backend)
 
-    def _sample_fused(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same for inference on the CPU, where joining two weights costs more than a second matrix product."""
-        assert isinstance(self.dw_norm, nn.LayerNorm)
-        features = fused.depthwise_norm_gelu(x, self.dw_conv, self.dw_norm)
-        offset, logits = F.linear(features, self.offset.weight), F.linear(features, self.mask.weight)
-        self._check_output_size(x, offset)
-        # last, so that it is still in the cache when it is sampled; the blend with the centre wants its bias at once
-        bias = None if self.center_feature_scale else self.input_proj.bias
-        values = self.input_proj(x) if bias is None else F.linear(x, self.input_proj.weight)
-        biases = (bias, self.offset.bias, self.mask.bias)
-        return features, values, dcnv3_from_logits(values, offset, logits, self.geometry, self.backend, biases)
-
-    def _fuses(self, x: Tensor) -> bool:
-        branch = (self.dw_conv, self.dw_norm, self.dw_act)
-        usual = tuple(map(type, branch)) == (ChannelsLastConv2d, nn.LayerNorm, nn.GELU)
-        linears = (self.offset, self.mask, self.input_proj)
-        if not usual or self.backend not in (None, "cpu") or {*map(type, linears)} != {nn.Linear}:
-            return False
-        return fused.takes(x, *branch, *linears)
-
-    def _check_output_size(self, x: Tensor, offset: Tensor) -> None:
-        expected = self.geometry.output_size(x.shape[1], x.shape[2])
-        if tuple(offset.shape[1:3]) != expected:
-            raise ValueError(
-                f"an input of {x.shape[1]}x{x.shape[2]} gives offsets of {tuple(offset.shape[1:3])} but an output of "
-                f"{expected}; choose padding so that the operator and the depthwise kernel agree"
-            )
+    def _sample_packed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same on DCNv4's operator: one matrix product predicts its packed tensor."""
+        g = self.geometry
+        features = self.dw_act(self.dw_norm(self.dw_conv(x)))
+        # the rows of both linear layers in the order of the packed channels
+        weight = pack_offset_mask(self.offset.weight.t()[None, None], self.mask.weight.t()[None, None], g.groups)
+        bias = pack_offset_mask(self.offset.bias[None, None, None], self.mask.bias[None, None, None], g.groups)
+        values, packed = self.input_proj(x), F.linear(features, weight[0, 0].t(), bias[0, 0, 0])
+        return features, values, dcnv4_on_maps(values, packed, g, True, self.backend)
 
     def extra_repr(self) -> str:
         g = self.geometry
@@ -174,19 +184,6 @@ class DCNv3(nn.Module):
         )
 
 
-def _check_sizes(geometry: Geometry, dw_kernel: tuple[int, int], center_feature_scale: bool) -> None:
-    """Refuse what cannot work for any input: offsets and output of different sizes, or a blend of different maps."""
-    for axis, name in enumerate(("height", "width")):
-        growth = 2 * geometry.padding[axis] - geometry.dilation[axis] * (geometry.kernel_size[axis] - 1)
-        dw_growth = 2 * ((dw_kernel[axis] - 1) // 2) - (dw_kernel[axis] - 1)
-        if abs(growth - dw_growth) >= geometry.stride[axis]:
-            raise ValueError(
-                f"with kernel_size={geometry.kernel_size}, padding={geometry.padding}, dilation={geometry.dilation} "
-                f"the {name} changes by {growth} before the stride, in the depthwise branch (kernel {dw_kernel}) by "
-                f"{dw_growth}: their sizes never fit; the usual padding is dilation * (kernel_size - 1) // 2"
-            )
-        if center_feature_scale and (geometry.stride[axis] != 1 or growth != 0):
-            raise ValueError(
-                f"center_feature_scale blends the output with the input, so both must be of one size; stride="
-                f"{geometry.stride}, padding={geometry.padding} change the {name}"
-            )
+# of ``_modules``: an attribute of a module costs ten times as much
+_parts = itemgetter("dw_conv", "dw_norm", "dw_act", "offset", "mask", "input_proj", "output_proj")
+_PLAIN = (ChannelsLastConv2d, nn.LayerNorm, nn.GELU, nn.Linear, nn.Linear, nn.Linear, nn.Linear)

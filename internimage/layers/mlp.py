@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,37 +32,44 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden_channels, channels, bias=last_bias)
         self.drop = nn.Dropout(drop_rate)
 
-    @property
-    def last(self) -> nn.Linear:
-        """The layer that makes the output."""
-        return self.fc2
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., channels) to the same shape."""
+        x = fused.seen_by_layers(x)
+        if fused.takes_all_of(self, x):
+            return self.forward_fused(x)
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
-    def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """(..., channels) to the same shape.
+    def plain_parts(self) -> tuple[nn.Module, ...]:
+        """All parts, where they are those that the fused passes know."""
+        parts = fc1, _, _, drop = _parts(self._modules)
+        if tuple(map(type, parts)) != _PLAIN or fc1._parameters["bias"] is None or (self.training and drop.p):
+            return ()
+        return self, *parts
 
-        With ``start``, for inference where the fused passes run, the last matrix product is added to it, in place of a
-        bias; ``start`` is overwritten.
+    def forward_fused(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """The same where the fused passes take it; a large hidden map, four times the input, never exists as a whole.
+
+        With ``start``, of the shape of ``x``, the last matrix product is added to it, in place of a bias.
         """
-        if self._fuses(x):
-            return self._forward_fused(x, start)
-        x = self.drop(self.act(self.fc1(x)))
-        return self.drop(self.fc2(x)) if start is None else fused.add_product_(start, x, self.fc2.weight)
-
-    def _fuses(self, x: Tensor) -> bool:
-        if not type(self.fc1) is type(self.fc2) is nn.Linear or type(self.act) is not nn.GELU:
-            return False
-        return not (self.training and self.drop.p) and fused.takes(x, self.fc1, self.act, self.fc2, self.drop)
-
-    def _bias_map(self, x: Tensor) -> Tensor:
-        if self.fc2.bias is None:
-            return x.new_zeros(x.shape)
-        return self.fc2.bias.expand(x.shape).clone(memory_format=torch.contiguous_format)
-
-    def _forward_fused(self, x: Tensor, start: Tensor | None) -> Tensor:
-        """For inference on the CPU; a large hidden map, four times the input, never exists as a whole."""
-        rows, hidden = x.reshape(-1, x.shape[-1]), self.fc1.out_features
-        output = self._bias_map(x) if start is None else start
-        height = len(rows) if len(rows) * hidden < _LARGE else max(1, _SLICE // hidden)
+        fc1, _, fc2, _ = _parts(self._modules)
+        rows, hidden = x.reshape(-1, x.shape[-1]), fc1.out_features
+        if len(rows) * hidden < _LARGE:
+            return _forward(x, fc1, fc2, start)
+        output = torch.empty_like(x) if start is None else start
+        height = max(1, _SLICE // hidden)
         for inward, outward in zip(rows.split(height), output.view(rows.shape).split(height), strict=True):
-            outward.addmm_(fused.add_bias_gelu_(F.linear(inward, self.fc1.weight), self.fc1.bias), self.fc2.weight.t())
+            if start is None:
+                outward.copy_(_forward(inward, fc1, fc2))
+            else:
+                _forward(inward, fc1, fc2, outward)
         return output
+
+
+_parts = itemgetter("fc1", "act", "fc2", "drop")  # of ``_modules``: an attribute of a module costs ten times as much
+_PLAIN = (nn.Linear, nn.GELU, nn.Linear, nn.Dropout)
+
+
+def _forward(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, start: Tensor | None = None) -> Tensor:
+    (weight, bias), second = fused.weight_and_bias(fc1), fused.weight_and_bias(fc2)
+    hidden = fused.add_bias_gelu_(F.linear(x, weight), bias)
+    return F.linear(hidden, *second) if start is None else fused.add_product_(start, hidden, second[0])

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..ops.bilinear import working_dtype
+from ..ops.checks import require_tensors
 from ..ops.dispatch import named
-from ..ops.ms_deform_attn import ms_deform_attn_packed
+from ..ops.ms_deform_attn import ms_deform_attn
+from ..ops.ms_deform_attn.levels import Sizes, as_sizes
 from ..ops.ms_deform_attn.op import BACKENDS
+from .convolution import check_tensor
 
 
 class MSDeformAttn(nn.Module):
@@ -24,11 +28,23 @@ class MSDeformAttn(nn.Module):
         levels: L, maps that are looked at.
         heads: M, independent looks.
         points: P, samples of each head on each level.
-        backend: passed on to :func:`internimage.ops.ms_deform_attn_packed`.
+        softmax: whether the weights of a head, over all levels and points, are made to add up to one.
+        backend: passed on to :func:`internimage.ops.ms_deform_attn`.
+
+    Raises:
+        ValueError: the arguments do not fit each other.
+        BackendError: there is no such backend.
     """
 
     def __init__(
-        self, channels: int = 256, levels: int = 4, heads: int = 8, points: int = 4, backend: str | None = None
+        self,
+        channels: int = 256,
+        levels: int = 4,
+        heads: int = 8,
+        points: int = 4,
+        *,
+        softmax: bool = True,
+        backend: str | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("channels", channels), ("levels", levels), ("heads", heads), ("points", points)):
@@ -38,7 +54,8 @@ class MSDeformAttn(nn.Module):
             named(BACKENDS, backend)
         if channels % heads:
             raise ValueError(f"channels={channels} is not a multiple of heads={heads}")
-        self.channels, self.levels, self.heads, self.points, self.backend = channels, levels, heads, points, backend
+        self.channels, self.levels, self.heads, self.points = channels, levels, heads, points
+        self.softmax, self.backend = softmax, backend
         self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
         self.attention_weights = nn.Linear(channels, heads * levels * points)
         self.value_proj = nn.Linear(channels, channels)
@@ -80,37 +97,51 @@ class MSDeformAttn(nn.Module):
 
         Returns:
             (N, Q, C).
+
+        Raises:
+            ValueError: a shape or dtype does not fit; the message names the argument and both values.
         """
         self._check(query, reference_points, value, padding_mask)
+        sizes = as_sizes(spatial_shapes)
+        if len(sizes) != self.levels:
+            raise ValueError(f"spatial_shapes has {len(sizes)} levels, expected {self.levels}")
         values = self.value_proj(value)
         if padding_mask is not None:
             values = values.masked_fill(padding_mask.unsqueeze(-1), 0)
-        shape = (*query.shape[:2], self.heads, self.levels * self.points)
-        offsets = self.sampling_offsets(query).view(*shape[:3], self.levels, self.points, 2)
-        locations = self._locations(offsets, reference_points.unsqueeze(2).unsqueeze(4), spatial_shapes)
-        logits = self.attention_weights(query).view(shape)
-        packed = torch.cat((locations.flatten(3), logits.to(locations.dtype)), -1)
+        heads = (*query.shape[:2], self.heads, self.levels, self.points)
+        # float32 for the half types: in bfloat16 the position on a level 100 pixels wide would be off by a fifth of one
+        dtype = working_dtype(values.dtype)
+        offsets = self.sampling_offsets(query).to(dtype).view(*heads, 2)
+        locations = self._locations(offsets, reference_points.to(dtype)[:, :, None, :, None], sizes)
+        weights = self.attention_weights(query).view(heads)
         values = values.unflatten(-1, (self.heads, -1))
-        return self.output_proj(ms_deform_attn_packed(values, spatial_shapes, packed, backend=self.backend))
+        output = ms_deform_attn(values, sizes, locations, weights, softmax=self.softmax, backend=self.backend)
+        return self.output_proj(output)
 
-    def _locations(self, offsets: Tensor, reference: Tensor, spatial_shapes) -> Tensor:
+    def _locations(self, offsets: Tensor, reference: Tensor, sizes: Sizes) -> Tensor:
         """Offsets (N, Q, M, L, P, 2) around references (N, Q, 1, L, 1, 2 or 4): in pixels, or in shares of the box."""
         if reference.shape[-1] == 4:
             return reference[..., :2] + offsets / self.points * reference[..., 2:] * 0.5
-        sizes = torch.as_tensor(spatial_shapes, device=offsets.device).clamp_min(
-            1
-        )  # nothing is sampled in empty levels
-        return reference + offsets / sizes.flip(-1).to(offsets.dtype).view(-1, 1, 2)
+        # filled one by one: a list would have to be copied to the card, and would fix the sizes of an exported graph
+        sides = [offsets.new_full((), max(side, 1)) for height, width in sizes for side in (width, height)]
+        return reference + offsets / torch.stack(sides).view(-1, 1, 2)
 
     def _check(self, query: Tensor, reference: Tensor, value: Tensor, padding_mask: Tensor | None) -> None:
         for name, tensor in (("query", query), ("value", value)):
+            check_tensor(name, tensor, self.value_proj)
             if tensor.dim() != 3 or tensor.shape[-1] != self.channels:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected (N, rows, {self.channels})")
+        require_tensors(reference_points=reference)
         expected = (*query.shape[:2], self.levels)
         if reference.dim() != 4 or tuple(reference.shape[:3]) != expected or reference.shape[-1] not in (2, 4):
             raise ValueError(f"reference_points has shape {tuple(reference.shape)}, expected {(*expected, '2 or 4')}")
+        if query.shape[0] != value.shape[0]:
+            raise ValueError(f"query has {query.shape[0]} images, value {value.shape[0]}")
         if padding_mask is not None and (padding_mask.shape != value.shape[:2] or padding_mask.dtype != torch.bool):
             raise ValueError(
                 f"padding_mask is {padding_mask.dtype} of {tuple(padding_mask.shape)}, expected bool of "
                 f"{tuple(value.shape[:2])}"
             )
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, levels={self.levels}, heads={self.heads}, points={self.points}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .geometry import Geometry
 
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, *HALF_DTYPES)
 
 
 def require_tensors(**tensors: object) -> None:
@@ -26,13 +29,17 @@ def in_autocast_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(dtype) for tensor in tensors)
 
 
-def require_alike(first: str, /, **tensors: Tensor) -> None:
-    """All of a floating dtype that there is a kernel for, on one device, like the tensor named ``first``."""
+def require_alike(first: str, /, *, finer: str = "", **tensors: Tensor) -> None:
+    """All of a floating dtype that there is a kernel for, on one device, like the tensor named ``first``.
+
+    The one named ``finer`` may be float32 beside half types.
+    """
     like = tensors[first]
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(f"{name} is {tensor.dtype}, expected float32, float64, float16 or bfloat16")
-        if tensor.dtype != like.dtype or tensor.device != like.device:
+        is_finer = name == finer and tensor.dtype == torch.float32 and like.dtype in HALF_DTYPES
+        if tensor.device != like.device or (tensor.dtype != like.dtype and not is_finer):
             raise ValueError(
                 f"{name} is {tensor.dtype} on {tensor.device}, expected {like.dtype} on {like.device} like {first}"
             )
@@ -44,6 +51,15 @@ def require_axes(axes: tuple[str, ...], **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.dim() != len(axes):
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {words} axes: ({', '.join(axes)})")
+
+
+def size_of_row(size: Sequence[int], pixels: int) -> tuple[int, int]:
+    """``size`` as (H, W) of a map whose ``pixels`` stand in one row; no numpy numbers and no tensors."""
+    sides = tuple(size) if isinstance(size, Sequence) else ()
+    whole = all(isinstance(side, (int, torch.SymInt)) and side >= 0 for side in sides)
+    if len(sides) != 2 or not whole or sides[0] * sides[1] != pixels:
+        raise ValueError(f"size is {size!r}, expected (height, width) of the {pixels} pixels of input, as ints")
+    return sides
 
 
 def output_size_of(input: Tensor, geometry: Geometry) -> tuple[int, int]:

@@ -7,31 +7,68 @@ that are being traced, and machines without the native kernels run those modules
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from . import native
 
-_BIAS_GELU, _DEPTHWISE, _NORM = range(3)
+_BIAS_GELU, _DEPTHWISE, _NORM, _ADD_NORM = range(4)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+# Hooks on all modules at once, as profilers and counters set them.
+_GLOBAL_HOOKS = tuple(
+    getattr(nn.modules.module, name, {}) for name in ("_global_forward_hooks", "_global_forward_pre_hooks")
+)
+
+
+def seen_by_layers(x: Tensor) -> Tensor:
+    """A float32 map in the dtype to which, under autocast, every layer that reads it would convert it for itself."""
+    if x.dtype is not torch.float32 or torch.is_grad_enabled() or not (x.is_cpu and torch.is_autocast_enabled("cpu")):
+        return x
+    return x.to(torch.get_autocast_dtype("cpu"))
 
 
 def takes(x: Tensor, *modules: nn.Module) -> bool:
     """Whether the fused passes may stand for ``modules`` on ``x``: plain inference on the CPU, nobody watching."""
+    return _is_plain_inference(x) and _are_plain(modules, x)
+
+
+def takes_all_of(module: Any, x: Tensor) -> bool:
+    """The same for everything ``module`` is made of: its ``plain_parts()``, or () where something else stands there."""
+    if not _is_plain_inference(x):
+        return False
+    parts = module.plain_parts()
+    return bool(parts) and _are_plain(parts, x)
+
+
+def _is_plain_inference(x: Tensor) -> bool:
     if type(x) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
         return False
-    if not x.is_cpu or x.dtype not in _DTYPES or torch.is_autocast_enabled("cpu") or not x.numel():
+    if not x.is_cpu or x.dtype not in _DTYPES or not x.numel() or x.is_neg():
         return False
-    return _are_plain(modules, x.dtype) and _runs_here()
+    # under autocast maps are of its dtype
+    if torch.is_autocast_enabled("cpu") and x.dtype is not torch.get_autocast_dtype("cpu"):
+        return False
+    if is_in_torch_dispatch_mode() or torch._C._are_functorch_transforms_active():
+        return False
+    return not any(_GLOBAL_HOOKS) and _runs_here()
 
 
-def _are_plain(modules: tuple[nn.Module, ...], dtype: torch.dtype) -> bool:
-    """No hooks, no adapter or quantised weight in place of the parameters."""
+def _are_plain(modules: tuple[nn.Module, ...], x: Tensor) -> bool:
+    """No hooks, no approximate GELU, no adapter or quantised weight in place of the parameters."""
+    dtype = torch.float32 if torch.is_autocast_enabled("cpu") else x.dtype
     for module in modules:
         if module._forward_hooks or module._forward_pre_hooks:
             return False
+        if type(module) is nn.GELU and module.approximate != "none":
+            return False
         for parameter in module._parameters.values():
+            if parameter is None and isinstance(module, nn.Linear):  # it has no bias
+                continue
             if type(parameter) is not nn.Parameter or parameter.dtype is not dtype or not parameter.is_cpu:
                 return False
     return True
@@ -42,28 +79,58 @@ def _runs_here() -> bool:
     return os.environ.get("INTERNIMAGE_BACKEND") in (None, "", "cpu") and native.load_error() is None
 
 
+def weight_and_bias(module: nn.Module) -> tuple[Any, Any]:
+    """Of a linear layer, norm or convolution, from its dictionary: an attribute of a module costs ten times as much."""
+    parameters = module._parameters
+    return parameters["weight"], parameters["bias"]
+
+
 def add_bias_gelu_(x: Tensor, bias: Tensor) -> Tensor:
     """``gelu(x + bias)`` over the last axis, in place; ``x`` is contiguous."""
-    problem = _problem(_BIAS_GELU, x)
-    problem.output, problem.bias = x.data_ptr(), bias.data_ptr()
+    problem = _problem(_BIAS_GELU, x, bias)
+    problem.output, problem.bias = problem.input, bias.data_ptr()
     native.library().internimage_fused(problem)
     return x
+
+
+def norm_gelu(x: Tensor, norm: nn.LayerNorm, gelu: bool) -> Tensor:
+    """``norm(x)`` over the last axis, and its GELU if asked for."""
+    x = x.contiguous()
+    output = torch.empty_like(x)
+    problem = _with_norm(_NORM, x, output, norm)
+    problem.gelu = gelu
+    native.library().internimage_fused(problem)
+    return output
 
 
 def norm_and_sum(x: Tensor, norm: nn.LayerNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """``norm(x)`` and ``x + bias`` over the last axis: what a residual branch begins with, and what it is added to."""
     x = x.contiguous()
-    problem = _problem(_NORM, x)
     output, sum = torch.empty_like(x), torch.empty_like(x)
-    problem.output, problem.sum = output.data_ptr(), sum.data_ptr()
-    problem.bias = None if bias is None else bias.data_ptr()
-    problem.norm_weight, problem.norm_bias, problem.eps = norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps
+    problem = _with_norm(_NORM, x, output, norm)
+    problem.sum = sum.data_ptr()
+    if bias is not None:
+        problem.bias = bias.data_ptr()
     native.library().internimage_fused(problem)
     return output, sum
 
 
+def add_norm(residual: Tensor, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
+    """``residual + scale * norm(x)`` over the last axis: how a branch ends that is normalised behind."""
+    residual, x = residual.contiguous(), x.contiguous()
+    output = torch.empty_like(x)
+    problem = _with_norm(_ADD_NORM, x, output, norm)
+    problem.residual = residual.data_ptr()
+    if scale is not None:
+        problem.scale = scale.data_ptr()
+    native.library().internimage_fused(problem)
+    return output
+
+
 def add_product_(output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Add ``x @ weight.T`` over the last axis to ``output``, in place; ``output`` is contiguous."""
+    if torch.is_autocast_enabled("cpu"):  # which converts the weight, once in its region, for ``linear`` but not here
+        return output.add_(F.linear(x, weight))
     output.view(-1, output.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
     return output
 
@@ -72,29 +139,32 @@ def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tenso
     """``gelu(norm(conv(x)))`` for a depthwise ``conv`` without dilation, (N, H, W, C) to (N, H_out, W_out, C)."""
     x = x.contiguous()
     n, h, w, c = x.shape
-    problem = _problem(_DEPTHWISE, x)
-    problem.h, problem.w = h, w
-    problem.kernel_h, problem.kernel_w = conv.kernel_size
-    problem.stride_h, problem.stride_w = conv.stride
-    problem.padding_h, problem.padding_w = map(int, conv.padding)
-    problem.h_out = (h + 2 * problem.padding_h - problem.kernel_h) // problem.stride_h + 1
-    problem.w_out = (w + 2 * problem.padding_w - problem.kernel_w) // problem.stride_w + 1
-    problem.rows = n * problem.h_out
-    output = x.new_empty(n, problem.h_out, problem.w_out, c)
-    problem.output = output.data_ptr()
-    weight, bias = conv.weight.contiguous(), conv.bias
-    assert bias is not None
+    (kernel_h, kernel_w), (stride_h, stride_w) = conv.kernel_size, conv.stride
+    padding_h, padding_w = map(int, conv.padding)
+    h_out, w_out = (h + 2 * padding_h - kernel_h) // stride_h + 1, (w + 2 * padding_w - kernel_w) // stride_w + 1
+    output = x.new_empty(n, h_out, w_out, c)
+    problem = _with_norm(_DEPTHWISE, x, output, norm)
+    problem.rows, problem.h, problem.w, problem.h_out, problem.w_out = n * h_out, h, w, h_out, w_out
+    problem.kernel_h, problem.kernel_w, problem.stride_h, problem.stride_w = kernel_h, kernel_w, stride_h, stride_w
+    problem.padding_h, problem.padding_w = padding_h, padding_w
+    weight, bias = weight_and_bias(conv)
+    weight = weight.contiguous()
     problem.weight, problem.bias = weight.data_ptr(), bias.data_ptr()
-    problem.norm_weight, problem.norm_bias, problem.eps = norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps
     native.library().internimage_fused(problem)
     return output
 
 
-def _problem(kind: int, x: Tensor) -> native.FusedProblem:
-    return native.FusedProblem(
-        input=x.data_ptr(),
-        pass_=kind,
-        storage=native.STORAGE[x.dtype],
-        rows=x.numel() // x.shape[-1],
-        channels=x.shape[-1],
-    )
+def _problem(kind: int, x: Tensor, parameter: Tensor) -> native.FusedProblem:
+    problem, channels = native.FusedProblem(), x.shape[-1]
+    problem.pass_, problem.input, problem.storage = kind, x.data_ptr(), native.STORAGE[x.dtype]
+    problem.parameters, problem.channels = native.STORAGE[parameter.dtype], channels
+    problem.rows = x.numel() // channels
+    return problem
+
+
+def _with_norm(kind: int, x: Tensor, output: Tensor, norm: nn.LayerNorm) -> native.FusedProblem:
+    weight, bias = weight_and_bias(norm)
+    problem = _problem(kind, x, weight)
+    problem.output, problem.eps = output.data_ptr(), norm.eps
+    problem.norm_weight, problem.norm_bias = weight.data_ptr(), bias.data_ptr()
+    return problem

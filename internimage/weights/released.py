@@ -37,6 +37,7 @@ _DCN_V4 = (
     ("offset_mask", "offset_mask"),
     ("value_proj", "value_proj"),
 )
+_ATTENTION = tuple((name, name) for name in ("sampling_offsets", "attention_weights", "value_proj", "output_proj"))
 _BLOCK = (
     ("gamma1", "gamma1"),
     ("gamma2", "gamma2"),
@@ -80,7 +81,7 @@ WRAPPERS = ("module.", "model.", "backbone.")
 
 
 def to_released(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a classifier, backbone, block or ``DCNv3`` layer under released key names, in the released order.
+    """The state of a classifier, backbone, block or layer under released key names, in the released order.
 
     Works on any device, the meta device included. The tensors are those of the module, not copies.
 
@@ -144,6 +145,8 @@ def _layout(below: Mapping[str, list[str]]) -> Names:
     """The rows of all tables that may apply to such a module, in the released order."""
     if "dw_conv" in below:
         yield from _DCN
+    elif "sampling_offsets" in below:
+        yield from _ATTENTION
     elif "offset_mask" in below:
         yield from (*_DCN_V4, *_DCN[-1:])
     elif "dcn.offset" in below or "dcn.offset_mask" in below:

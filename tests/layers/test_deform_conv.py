@@ -35,6 +35,10 @@ OPTIONS = {
     "even_kernel_and_stride": {"kernel_size": 2, "stride": 2, "padding": 0},
     "stride2": {"stride": 2},
     "stride_pair": {"stride": (1, 3)},
+    "no_padding": {"padding": 0},
+    "wide_padding_and_stride": {"padding": (3, 2), "stride": 2},
+    "dilation_beyond_padding": {"padding": (1, 0), "dilation": (2, 1)},
+    "no_padding_dilation_dw5": {"padding": 0, "dilation": 2, "dw_kernel_size": 5},
     "one_group": {"groups": 1},
     "odd_channels": {"channels": 15, "groups": 3},
     "all_of_h": {"dw_kernel_size": 5, "center_feature_scale": True, "offset_scale": 1.0},
@@ -60,7 +64,9 @@ def sum_of_parts(layer: DCNv3, x: Tensor) -> Tensor:
     """The module in plain steps, with the public operator."""
     g = layer.geometry
     conv = layer.dw_conv
-    padding = [(size - 1) // 2 for size in conv.kernel_size]
+    # its middles are those of the operator's kernels
+    halves = [d * (k - 1) // 2 for d, k in zip(g.dilation, g.kernel_size, strict=True)]
+    padding = [(k - 1) // 2 + p - half for k, p, half in zip(conv.kernel_size, g.padding, halves, strict=True)]
     features = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, g.stride, padding, groups=layer.channels)
     if isinstance(layer.dw_norm, nn.BatchNorm2d):
         features = F.batch_norm(features, None, None, layer.dw_norm.weight, layer.dw_norm.bias, training=True)
@@ -203,9 +209,14 @@ REFUSED = {
     "act_layer": ({"act_layer": "gelu"}, "act_layer is 'gelu', expected one of 'GELU', 'ReLU', 'SiLU'"),
     "norm_layer": ({"norm_layer": "GN"}, "norm_layer is 'GN', expected 'LN' or 'BN'"),
     "remove_center_even": ({"kernel_size": 2, "padding": 0, "remove_center": True}, "odd on both axes"),
-    "no_padding": ({"padding": 0}, "their sizes never fit; the usual padding is dilation"),
-    "too_much_padding": ({"padding": (1, 2)}, "the width changes by 2 before the stride, .* by 0"),
-    "dilation_without_padding": ({"dilation": 2}, "their sizes never fit"),
+    "branch_too_narrow": (
+        {"padding": 0, "dilation": 2},
+        r"depthwise kernel of \(3, 3\) does not reach the border; pass dw_kernel_size=\(5, 5\) or more padding",
+    ),
+    "even_beside_odd": (
+        {"kernel_size": 4, "dw_kernel_size": 3},
+        "the height changes by -1 before the stride, .* by 0: their sizes never fit; pass another dw_kernel_size",
+    ),
     "center_feature_scale_strided": ({"center_feature_scale": True, "stride": 2}, "must be of one size"),
     "center_feature_scale_even": (
         {"center_feature_scale": True, "kernel_size": 2, "padding": 0},
@@ -218,6 +229,34 @@ REFUSED = {
 def test_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         DCNv3(**{"channels": 64, **options})
+
+
+@EVERY_OPTION
+def test_the_operator_of_dcnv4_gives_the_same_numbers_and_gradients(options):
+    layer, on_v4 = make(**options), make(use_dcn_v4_op=True, **options)
+    assert on_v4.state_dict().keys() == layer.state_dict().keys()
+    x = picture(layer)
+    want = layer(x)
+    grad_output = torch.randn_like(want)
+    assert_close(on_v4(x), want, "module")
+    names = [name for name, _ in layer.named_parameters() if "BN" not in options.values() or name != "dw_conv.bias"]
+    wanted = torch.autograd.grad(want, [layer.get_parameter(name) for name in names], grad_output)
+    got = torch.autograd.grad(on_v4(x), [on_v4.get_parameter(name) for name in names], grad_output)
+    for a, b in zip(got, wanted, strict=True):
+        assert_close(a, b, "module gradient")
+
+
+def test_the_operator_of_dcnv4_is_really_the_one_that_runs(monkeypatch):
+    seen = []
+    from internimage.layers import deform_conv
+
+    run = deform_conv.dcnv4_on_maps
+    monkeypatch.setattr(deform_conv, "dcnv4_on_maps", lambda *call: seen.append(call[1].shape[-1]) or run(*call))
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            layer = make(torch.float32, use_dcn_v4_op=True)
+            layer(picture(layer))
+    assert seen == [56, 56]  # 2 groups of 9 taps: 54 numbers, rounded up
 
 
 def test_positional_arguments_end_with_kernel_size():

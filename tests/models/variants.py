@@ -20,6 +20,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "g_post_norm_and_clip": ("internimage_g", {"level2_post_norm_block_ids": (0, 1)}),
     "bn_silu": ("internimage_t", {"norm_layer": "BN", "act_layer": "SiLU"}),
     "relu_remove_center": ("internimage_t", {"act_layer": "ReLU", "remove_center": True}),
+    "t_on_the_operator_of_dcnv4": ("internimage_t", {"use_dcn_v4_op": True}),
     "flash_t": ("flash_internimage_t", {}),
     "flash_l_biases_and_depthwise": ("flash_internimage_l", {}),
     "prenorm_layer_scale": ("internimage_t", {"layer_scale": 1.0}),

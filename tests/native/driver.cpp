@@ -91,11 +91,13 @@ struct Call {
     int64_t mask_place(int64_t row, int64_t k) const {
         return row * p.mask_row + k / p.taps() * p.mask_group + k % p.taps();
     }
+    int64_t offset_bias_place(int64_t k) const { return k / (2 * p.taps()) * p.offset_bias_group + k % (2 * p.taps()); }
+    int64_t mask_bias_place(int64_t k) const { return k / p.taps() * p.mask_bias_group + k % p.taps(); }
     double offset_at(int64_t row, int64_t k) const {
-        return offset->get(offset_place(row, k)) + (offset_bias ? offset_bias->get(k) : 0);
+        return offset->get(offset_place(row, k)) + (offset_bias ? offset_bias->get(offset_bias_place(k)) : 0);
     }
     double mask_at(int64_t row, int64_t k) const {
-        return mask->get(mask_place(row, k)) + (mask_bias ? mask_bias->get(k) : 0);
+        return mask->get(mask_place(row, k)) + (mask_bias ? mask_bias->get(mask_bias_place(k)) : 0);
     }
 };
 
@@ -128,10 +130,13 @@ double any_offset(double spread) {
     return pick_of({std::nan(""), infinity, -infinity, 1e30, -1e30, 6e4, -6e4, 2.0, -1.0});
 }
 
+// Parameters are stored like the maps, or in float32 as under autocast.
+int64_t parameters_of(int64_t storage) { return storage == FLOAT64 || coin() ? storage : int64_t(FLOAT32); }
+
 Call random_call(int64_t storage) {
     Call call;
     DeformableProblem& p = call.p;
-    p.storage = storage;
+    p.storage = storage, p.bias_storage = parameters_of(storage);
     p.softmax = coin();
     p.n = whole(0, 2), p.h = whole(1, 9), p.w = whole(1, 9);
     p.groups = whole(1, 4), p.depth = pick_of<int64_t>({1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 32, 33, 48, 67});
@@ -179,12 +184,14 @@ Call random_call(int64_t storage) {
         }
     }
     if (coin(0.3) && !attention) {
-        call.offset_bias.reset(new Buffer(2 * lanes, storage)), call.mask_bias.reset(new Buffer(lanes, storage));
-        for (int64_t k = 0; k < 2 * lanes; ++k) call.offset_bias->set(k, double(whole(-2, 2)));  // exact in every type
-        for (int64_t k = 0; k < lanes; ++k) call.mask_bias->set(k, double(whole(-2, 2)) / 8);
+        p.offset_bias_group = 2 * p.taps() + whole(0, 3), p.mask_bias_group = p.taps() + whole(0, 3);
+        call.offset_bias.reset(new Buffer(call.offset_bias_place(2 * lanes - 1) + 1, p.bias_storage));
+        call.mask_bias.reset(new Buffer(call.mask_bias_place(lanes - 1) + 1, p.bias_storage));
+        for (int64_t k = 0; k < 2 * lanes; ++k) call.offset_bias->set(call.offset_bias_place(k), double(whole(-2, 2)));  // exact
+        for (int64_t k = 0; k < lanes; ++k) call.mask_bias->set(call.mask_bias_place(k), double(whole(-2, 2)) / 8);
     }
-    if (p.softmax && coin(0.3)) {
-        call.input_bias.reset(new Buffer(p.channels(), storage));
+    if (coin(0.3)) {
+        call.input_bias.reset(new Buffer(p.channels(), p.bias_storage));
         for (int64_t c = 0; c < p.channels(); ++c) call.input_bias->set(c, normal());
     }
     for (int64_t i = 0; i < call.input->count; ++i) call.input->set(i, normal());
@@ -332,7 +339,8 @@ double gelu(double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }
 
 void check_bias_gelu(int64_t storage, const std::vector<const char*>& levels) {
     const int64_t rows = whole(0, 5), channels = whole(1, 70);
-    Buffer input(rows * channels, storage), bias(channels, storage);
+    const int64_t parameters = parameters_of(storage);
+    Buffer input(rows * channels, storage), bias(channels, parameters);
     for (int64_t i = 0; i < input.count; ++i) input.set(i, 3 * normal());
     for (int64_t i = 0; i < channels; ++i) bias.set(i, normal());
     Numbers want(input.count);
@@ -342,7 +350,7 @@ void check_bias_gelu(int64_t storage, const std::vector<const char*>& levels) {
         Buffer values(input.count, storage);
         for (int64_t i = 0; i < input.count; ++i) values.set(i, input.get(i));
         FusedProblem p{};
-        p.pass = BIAS_GELU, p.storage = storage, p.rows = rows, p.channels = channels;
+        p.pass = BIAS_GELU, p.storage = storage, p.parameters = parameters, p.rows = rows, p.channels = channels;
         p.input = p.output = values.data(), p.bias = bias.data();
         internimage_fused(&p);
         compare("bias_gelu", values.numbers(), want, tolerance_of(storage) * 10, std::string(name) + " storage " + std::to_string(storage));
@@ -361,7 +369,8 @@ void naive_norm(Numbers& values, double eps, const Buffer& weight, const Buffer&
 
 void check_norm(int64_t storage, const std::vector<const char*>& levels) {
     const int64_t rows = whole(0, 5), channels = whole(2, 70);
-    Buffer input(rows * channels, storage), bias(channels, storage), norm_weight(channels, storage), norm_bias(channels, storage);
+    const int64_t parameters = parameters_of(storage);
+    Buffer input(rows * channels, storage), bias(channels, parameters), norm_weight(channels, parameters), norm_bias(channels, parameters);
     for (Buffer* buffer : {&input, &bias, &norm_weight, &norm_bias}) {
         for (int64_t i = 0; i < buffer->count; ++i) buffer->set(i, normal());
     }
@@ -379,13 +388,42 @@ void check_norm(int64_t storage, const std::vector<const char*>& levels) {
         internimage_set_instruction_set(name);
         Buffer output(input.count, storage), sum(input.count, storage);
         FusedProblem p{};
-        p.pass = NORM, p.storage = storage, p.rows = rows, p.channels = channels, p.eps = 1e-6;
+        p.pass = NORM, p.storage = storage, p.parameters = parameters, p.rows = rows, p.channels = channels, p.eps = 1e-6;
         p.input = input.data(), p.output = output.data(), p.sum = sum.data(), p.bias = bias.data();
         p.norm_weight = norm_weight.data(), p.norm_bias = norm_bias.data();
         internimage_fused(&p);
         const std::string where = std::string(name) + " storage " + std::to_string(storage);
         compare("norm", output.numbers(), want, tolerance_of(storage) * 30, where);
         compare("norm sum", sum.numbers(), want_sum, tolerance_of(storage) * 10, where);
+    }
+}
+
+void check_add_norm(int64_t storage, const std::vector<const char*>& levels) {
+    const int64_t rows = whole(0, 9), channels = whole(2, 70), parameters = parameters_of(storage);
+    const bool scaled = coin();
+    Buffer input(rows * channels, storage), residual(rows * channels, storage);
+    Buffer scale(channels, parameters), norm_weight(channels, parameters), norm_bias(channels, parameters);
+    for (Buffer* buffer : {&input, &residual, &scale, &norm_weight, &norm_bias}) {
+        for (int64_t i = 0; i < buffer->count; ++i) buffer->set(i, normal());
+    }
+    Numbers want;
+    for (int64_t row = 0; row < rows; ++row) {
+        Numbers values(channels);
+        for (int64_t c = 0; c < channels; ++c) values[c] = input.get(row * channels + c);
+        naive_norm(values, 1e-6, norm_weight, norm_bias);
+        for (int64_t c = 0; c < channels; ++c) {
+            want.push_back(residual.get(row * channels + c) + values[c] * (scaled ? scale.get(c) : 1));
+        }
+    }
+    for (const char* name : levels) {
+        internimage_set_instruction_set(name);
+        Buffer output(input.count, storage);
+        FusedProblem p{};
+        p.pass = ADD_NORM, p.storage = storage, p.parameters = parameters, p.rows = rows, p.channels = channels, p.eps = 1e-6;
+        p.input = input.data(), p.output = output.data(), p.residual = residual.data();
+        p.scale = scaled ? scale.data() : nullptr, p.norm_weight = norm_weight.data(), p.norm_bias = norm_bias.data();
+        internimage_fused(&p);
+        compare("add norm", output.numbers(), want, tolerance_of(storage) * 30, std::string(name) + " storage " + std::to_string(storage));
     }
 }
 
@@ -412,7 +450,7 @@ Numbers naive_depthwise(const FusedProblem& p, const Buffer& input, const Buffer
 
 void check_depthwise(int64_t storage, const std::vector<const char*>& levels) {
     FusedProblem p{};
-    p.pass = DEPTHWISE, p.storage = storage, p.eps = 1e-6;
+    p.pass = DEPTHWISE, p.storage = storage, p.parameters = parameters_of(storage), p.eps = 1e-6;
     p.channels = whole(2, 80), p.h = whole(1, 8), p.w = whole(1, 8);
     p.kernel_h = whole(1, 5), p.kernel_w = whole(1, 5), p.stride_h = whole(1, 3), p.stride_w = whole(1, 3);
     p.padding_h = whole((p.kernel_h - 1) / 2, 3), p.padding_w = whole((p.kernel_w - 1) / 2, 3);
@@ -420,8 +458,8 @@ void check_depthwise(int64_t storage, const std::vector<const char*>& levels) {
     if (p.h + 2 * p.padding_h < p.kernel_h || p.w + 2 * p.padding_w < p.kernel_w) return;
     const int64_t n = whole(0, 2);
     p.rows = n * p.h_out;
-    Buffer input(n * p.h * p.w * p.channels, storage), weight(p.channels * p.kernel_h * p.kernel_w, storage);
-    Buffer bias(p.channels, storage), norm_weight(p.channels, storage), norm_bias(p.channels, storage);
+    Buffer input(n * p.h * p.w * p.channels, storage), weight(p.channels * p.kernel_h * p.kernel_w, p.parameters);
+    Buffer bias(p.channels, p.parameters), norm_weight(p.channels, p.parameters), norm_bias(p.channels, p.parameters);
     for (Buffer* buffer : {&input, &weight, &bias, &norm_weight, &norm_bias}) {
         for (int64_t i = 0; i < buffer->count; ++i) buffer->set(i, normal());
     }
@@ -467,8 +505,8 @@ int main(int argc, char** argv) {
         internimage_set_parallel_for(round % 4 == 0 ? reinterpret_cast<void*>(on_threads) : nullptr);
         for (int64_t storage : {FLOAT32, FLOAT64, BFLOAT16, FLOAT16}) {
             check_deformable(storage, levels);
-            if (storage != FLOAT64) check_bias_gelu(storage, levels), check_norm(storage, levels), check_depthwise(storage, levels);
-            calls += int64_t(levels.size()) * (storage == FLOAT64 ? 1 : 4);
+            if (storage != FLOAT64) check_bias_gelu(storage, levels), check_norm(storage, levels), check_add_norm(storage, levels), check_depthwise(storage, levels);
+            calls += int64_t(levels.size()) * (storage == FLOAT64 ? 1 : 5);
         }
     }
     std::printf("%lld calls on", (long long)calls);

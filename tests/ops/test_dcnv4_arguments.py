@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from internimage.ops import BackendError, dcnv4
+from internimage.ops import BackendError, dcnv4, pack_offset_mask
 from internimage.ops.dcnv4 import packed_channels
 from internimage.ops.geometry import Geometry
 
@@ -54,6 +54,9 @@ WRONG_IN_A_ROW = {
         r"size is \(5, 5\), expected \(height, width\) of the 30 pixels of input",
     ),
     "size_of_three": ({"size": (5, 3, 2)}, r"size is \(5, 3, 2\), expected \(height, width\)"),
+    "size_of_floats": ({"size": (5.0, 6)}, r"size is \(5.0, 6\), expected \(height, width\) .* as ints"),
+    "size_negative": ({"size": (-5, -6)}, r"size is \(-5, -6\), expected \(height, width\)"),
+    "size_number": ({"size": 30}, r"size is 30, expected \(height, width\)"),
     "offset_mask_pixels": (
         {"offset_mask": torch.zeros(2, 20, 56)},
         "offset_mask has 20 pixels, expected 5x6 for an input of 5x6 with kernel_size=",
@@ -102,6 +105,22 @@ def test_width_is_rounded_up_to_a_multiple_of_eight(groups, width):
 
 def test_width_without_the_middle_tap():
     assert packed_channels(Geometry(groups=3, remove_center=True)) == 72
+
+
+@pytest.mark.parametrize(
+    "offset, mask, groups, message",
+    [
+        ([1.0], torch.zeros(1, 4, 5, 18), 2, "offset is a list, expected a torch.Tensor"),
+        (torch.zeros(1, 4, 5, 36), torch.zeros(1, 4, 5, 18), 0, "groups is 0, expected an int >= 1"),
+        (torch.zeros(1, 4, 5, 36), torch.zeros(1, 4, 5, 18), 4, r"expected \(N, H_out, W_out, groups\*P\*2\)"),
+        (torch.zeros(1, 4, 5, 36), torch.zeros(1, 4, 5, 17), 1, r"mask \(1, 4, 5, 17\), expected"),
+        (torch.zeros(1, 4, 6, 36), torch.zeros(1, 4, 5, 18), 2, r"offset has shape \(1, 4, 6, 36\) and mask"),
+        (torch.zeros(20, 36), torch.zeros(20, 18), 2, r"offset has shape \(20, 36\)"),
+    ],
+)
+def test_refuses_to_pack_what_does_not_fit(offset, mask, groups, message):
+    with pytest.raises(ValueError, match=message):
+        pack_offset_mask(offset, mask, groups)
 
 
 def test_pixels_in_one_row_are_the_maps_flattened():

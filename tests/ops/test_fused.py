@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
@@ -9,10 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from internimage.layers.convolution import ChannelsLastConv2d
 from internimage.layers.mlp import MLP
 from internimage.layers.norm import layer_norm
+from internimage.models import create_model
 from internimage.ops import fused, native
 from tests.tolerances import assert_close
 
@@ -95,6 +98,108 @@ def test_norm_and_sum(level, channels, dtype):
     assert_close(summed, x.double() + bias.double(), "fused pass")
 
 
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE, ids=str)
+@pytest.mark.parametrize("channels", [2, 7, 16, 48, 65])
+@pytest.mark.parametrize("gelu", [False, True], ids=["norm", "norm_gelu"])
+def test_norm_and_gelu(level, channels, dtype, gelu):
+    _, norm = depthwise_branch(channels, (1, 1), (1, 1), dtype)
+    x = normal(2, 3, 4, channels).to(dtype)
+    want = copy.deepcopy(norm).double()(x.double()).detach()
+    got = fused.norm_gelu(x, norm, gelu)
+    assert got.dtype == dtype
+    assert_close(got, nn.GELU()(want) if gelu else want, "fused pass")
+
+
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE, ids=str)
+@pytest.mark.parametrize("channels", [2, 7, 16, 48, 65])
+@pytest.mark.parametrize("scaled", [False, True], ids=["bare", "scaled"])
+def test_add_norm(level, channels, dtype, scaled):
+    _, norm = depthwise_branch(channels, (1, 1), (1, 1), dtype)
+    residual, x = normal(2, 3, 3, channels, seed=1).to(dtype), normal(2, 3, 3, channels).to(dtype)
+    scale = normal(channels, seed=2).to(dtype) if scaled else None
+    branch = copy.deepcopy(norm).double()(x.double()).detach()
+    want = residual.double() + (branch if scale is None else scale.double() * branch)
+    assert_close(fused.add_norm(residual, x, norm, scale), want, "fused pass")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_parameters_may_be_float32_beside_maps_of_half_types(level, dtype):
+    conv, norm = depthwise_branch(20, (3, 3), (1, 1), torch.float32)
+    x, bias = normal(1, 5, 6, 20).to(dtype), normal(20, seed=1).float()
+    normed = copy.deepcopy(norm).double()(x.double()).detach()
+    convolved = copy.deepcopy(norm).double()(copy.deepcopy(conv).double()(x.double())).detach()
+    assert_close(fused.depthwise_norm_gelu(x, conv, norm), nn.GELU()(convolved), "fused pass")
+    assert_close(fused.norm_gelu(x, norm, False), normed, "fused pass")
+    assert_close(fused.norm_and_sum(x, norm, bias)[1], x.double() + bias.double(), "fused pass")
+    assert_close(fused.add_bias_gelu_(x.clone(), bias), nn.GELU()(x.double() + bias.double()), "fused pass")
+
+
+BLOCKS = {
+    "dcnv3": ("internimage_t", {}),
+    "dcnv4": ("flash_internimage_t", {}),
+    "dcnv4_depthwise": ("flash_internimage_t", {"dw_kernel_size": 3}),
+    "post_norm": ("internimage_t", {"post_norm": True}),
+    "post_norm_scaled": ("internimage_s", {}),
+    "post_norm_scaled_dcnv4": ("flash_internimage_l", {}),
+    "blend": ("internimage_t", {"post_norm": True, "center_feature_scale": True, "dw_kernel_size": 5}),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16], ids=str)
+def test_a_block_gives_what_its_modules_give(name, dtype, monkeypatch):
+    block = learned_block(*BLOCKS[name])
+    x = normal(2, 5, 6, 16).to(dtype or torch.float32)
+    want = copy.deepcopy(block).double()(x.double()).detach()
+    around = torch.autocast("cpu", dtype) if dtype else contextlib.nullcontext()
+    with torch.no_grad(), around:
+        whole = not (dtype and block.scaled)  # learned scales make float32 maps there; the branches alone are fused
+        assert fused.takes_all_of(block, x) == whole
+        got = block(x)
+        monkeypatch.setattr(fused, "_runs_here", lambda: False)
+        plain = block(x)
+    assert got.dtype == plain.dtype == (x.dtype if whole else torch.float32)
+    assert_close(plain, want, "module", dtype or torch.float32)
+    assert_close(got, want, "module", dtype or torch.float32)
+
+
+@torch.no_grad()
+def learned_block(name: str, config: dict) -> nn.Module:
+    """A block of the first level as training leaves it: no parameter is zero."""
+    model = create_model(name, channels=16, groups=(2, 4, 8, 16), depths=(1, 1, 1, 1), **config).eval()
+    block = model.backbone.levels[0].blocks[0]
+    for seed, parameter in enumerate(block.parameters()):
+        parameter.copy_(normal(*parameter.shape, seed=seed) * (0.2 if parameter.dim() > 1 else 0.5))
+    return block
+
+
+def test_a_block_steps_aside_for_whoever_watches_or_changes_a_part():
+    block, x = learned_block("internimage_t", {}), normal(1, 5, 6, 16).float()
+    with torch.no_grad():
+        assert fused.takes_all_of(block, x)
+        for name, part in list(block.named_modules()):
+            handle = part.register_forward_hook(lambda *_: None)
+            assert not fused.takes_all_of(block, x), f"a hook on {name!r}"
+            handle.remove()
+        handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+        assert not fused.takes_all_of(block, x), "a hook on all modules"
+        handle.remove()
+        with FlopCounterMode(display=False):
+            assert not fused.takes_all_of(block, x), "somebody counts the operators"
+        for change in (
+            lambda b: b.train(),
+            lambda b: setattr(b.mlp, "act", nn.GELU("tanh")),
+            lambda b: setattr(b.dcn, "mask", nn.Sequential(b.dcn.mask)),
+            lambda b: setattr(b, "drop_path", nn.Dropout(0.5)),
+            lambda b: setattr(b.dcn.dw_conv, "bias", None),
+            lambda b: setattr(b.norm1, "bias", None),
+        ):
+            changed = copy.deepcopy(block)
+            change(changed)
+            assert not fused.takes_all_of(changed, x)
+        assert fused.takes_all_of(block, x)
+
+
 def test_a_convolution_of_few_patches():
     conv = ChannelsLastConv2d(6, 100, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2))
     x = normal(2, 5, 4, 6).float()
@@ -164,7 +269,9 @@ def test_steps_aside():
         assert not takes(x.to("meta"))
         assert not takes(nn.Parameter(x)), "a subclass may mean something else"
         with torch.autocast("cpu", torch.bfloat16):
-            assert not takes()
+            assert not takes(), "a float32 map stays float32 where modules would keep it"
+            assert takes(x.bfloat16())
+            assert not takes(x.half())
         mlp.double()
         assert not takes(x.double()), "float64 stays with PyTorch"
         mlp.float()

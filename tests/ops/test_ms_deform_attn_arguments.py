@@ -34,6 +34,17 @@ WRONG = {
         {"spatial_shapes": torch.zeros(2, 3, dtype=torch.int64)},
         "spatial_shapes is tensor[^$]* expected",
     ),
+    "shapes_fractions": ({"spatial_shapes": ((4, 5), (2.5, 3))}, "spatial_shapes is .* in whole numbers"),
+    "shapes_tensor_of_floats": ({"spatial_shapes": torch.tensor([[4.0, 5.0], [2.0, 3.0]])}, "in whole numbers"),
+    "no_heads": ({"value": torch.zeros(2, 26, 0, 4)}, "value has shape .* expected at least one head of at least one"),
+    "no_channels": ({"value": torch.zeros(2, 26, 3, 0)}, "expected at least one head of at least one channel"),
+    "no_points": (
+        {
+            "sampling_locations": torch.zeros(2, 7, 3, 2, 0, 2),
+            "attention_weights": torch.zeros(2, 7, 3, 2, 0),
+        },
+        r"sampling_locations has shape .* expected \(2, 7, 3, 2, 1, 2\)",
+    ),
     "pixels": (
         {"spatial_shapes": ((4, 5), (2, 2))},
         "value has 26 pixels, expected 24 for the levels 4x5, 2x2 of spatial_shapes",

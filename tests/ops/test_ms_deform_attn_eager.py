@@ -18,6 +18,7 @@ from .attention_cases import (
     ATTENTION_CASES,
     AttentionCase,
     AttentionInputs,
+    AttentionResult,
     assert_same_attention,
     attend,
     near_grid_line,
@@ -83,13 +84,32 @@ def test_a_second_derivative_is_refused_in_words():
 @EVERY_BACKEND
 def test_autocast_gives_the_half_type_and_gradients_of_the_parameters_own(backend, half):
     inputs = BASE.make(torch.float32).leaves()
-    want = run_attention(inputs.map(torch.detach).to(half), backend)
+    want = run_attention(with_float32_locations(BASE.make(torch.float32), half), backend)
     with torch.autocast("cpu", half):
         output = attend(inputs, backend)
     grads = torch.autograd.grad(output, inputs.tensors, inputs.grad_output.to(half))
     assert output.dtype == half and {grad.dtype for grad in grads} == {torch.float32}
     for got, wanted in zip((output, *grads), want, strict=True):
         assert torch.equal(got, wanted.to(got.dtype))
+
+
+def with_float32_locations(inputs: AttentionInputs, half: torch.dtype) -> AttentionInputs:
+    return replace(inputs.to(half), locations=inputs.locations.float())
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
+@SOFTMAX
+@EVERY_BACKEND
+def test_float32_locations_beside_half_types_are_kept(backend, softmax, half):
+    inputs = with_float32_locations(BASE.make(torch.float32), half)
+    want = run_attention(inputs.to(torch.float64), "reference", softmax)
+    leaves = inputs.leaves()
+    call = (leaves.value, leaves.sizes, leaves.locations, leaves.weights)
+    output = ms_deform_attn(*call, softmax=softmax, backend=backend)
+    got = AttentionResult(output.detach(), *torch.autograd.grad(output, leaves.tensors, leaves.grad_output))
+    assert [tensor.dtype for tensor in got] == [half, half, torch.float32, half]
+    for a, b in zip(got, want, strict=True):
+        assert_close(a, b, "operator", half)
 
 
 @EVERY_BACKEND

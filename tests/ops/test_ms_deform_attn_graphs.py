@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,8 +57,9 @@ def test_opcheck_forward(softmax, dtype):
 
 
 @needs_kernel
-def test_opcheck_backward():
-    inputs = CASE.make(torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_opcheck_backward(dtype):
+    inputs = replace(CASE.make(dtype), locations=CASE.make(torch.float32).locations)
     call = (inputs.grad_output, *flat(inputs), flat_sizes(inputs), True, "cpu")
     torch.library.opcheck(op.ms_deform_attn_backward_op, call)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,6 +20,7 @@ CASES = [
     for case in cases(f"{folder}/{task}_models.json")
     if case.get("backbone_type") != "CBInternImage"
 ]
+WITH_DCNV3 = [case for case in CASES if case["constructor"]["core_op"] != "DCNv4"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -25,6 +29,20 @@ CASES = [
 def test_feature_maps(case, backend, dtype):
     indices = case["constructor"].get("out_indices", (0, 1, 2, 3))
     model = InternImage(config_of(case["constructor"]), indices, backend=backend)
+    run_recorded(model, case, dtype)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", WITH_DCNV3, ids=lambda case: case["file"][:-4])
+def test_feature_maps_of_dcnv3_on_the_operator_of_dcnv4(case, backend):
+    """The switch of the released detectors: the same weights give the same maps."""
+    config = config_of(case["constructor"], use_dcn_v4_op=True)
+    model = InternImage(config, case["constructor"].get("out_indices", (0, 1, 2, 3)), backend=backend)
+    run_recorded(model, case, torch.float64)
+
+
+def run_recorded(model: InternImage, case: Mapping[str, Any], dtype: torch.dtype) -> None:
+    """Load the recorded weights as a detector's file has them, and compare the maps."""
     state = recorded_state(model)
     assert sum(tensor.numel() for tensor in model.parameters()) == case["n_params"]
     # a detector's file: the backbone under a prefix, with other parts beside it

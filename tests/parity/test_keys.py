@@ -17,7 +17,7 @@ CLASSIFIERS = recorded_keys("classification/keys") + recorded_keys("flash_classi
 BACKBONES = [
     path
     for path in recorded_keys("backbones_det_seg/keys") + recorded_keys("flash_backbones_det_seg/keys")
-    if "dcnv4op" not in path.name and "_cb_" not in path.name  # DCNv4's kernel; a composite of two backbones
+    if "_cb_" not in path.name  # a composite of two backbones
 ]
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from tests.parity.recorded import FOLDER, weight
 
-CHECKS = [
-    check
-    for check in json.loads((FOLDER / "recipe_check.json").read_text())["weights"]
-    if "offset_mask" not in check["key"]  # DCNv4's
-]
+CHECKS = json.loads((FOLDER / "recipe_check.json").read_text())["weights"]
+FOLDERS = (
+    *("dcnv3_op", "dcnv3_module", "dcnv4_op", "dcnv4_module", "msda", "classification", "backbones_det_seg"),
+    *("flash_classification", "flash_backbones_det_seg", "transforms"),
+)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check["key"])
@@ -24,5 +24,5 @@ def test_the_recipe_gives_the_recorded_weights(check):
 
 
 def test_there_is_something_to_compare_with():
-    for folder in ("dcnv3_op", "dcnv3_module", "dcnv4_op", "msda", "classification", "backbones_det_seg", "transforms"):
+    for folder in FOLDERS:
         assert any((FOLDER / folder).rglob("*.npz")), f"no recorded tensors in {folder}"

@@ -9,7 +9,7 @@ import torch
 
 import internimage
 from internimage.backbones import InternImage
-from internimage.layers import DCNv3
+from internimage.layers import DCNv3, MSDeformAttn
 from internimage.models import FeatureExtractor, InternImageClassifier
 from internimage.weights import IMAGENET_1K_IN_22K, WeightsError, to_released
 from internimage.weights.released import to_hugging_face
@@ -80,6 +80,14 @@ def test_layers_take_released_names(options):
     internimage.load_weights(layer, state)
     assert_same_state(layer.state_dict(), source.state_dict())
     internimage.load_weights(layer, randomize(source, 2).state_dict())
+    assert_same_state(layer.state_dict(), source.state_dict())
+
+
+def test_attention_takes_released_names():
+    source, layer = (randomize(MSDeformAttn(16, 2, 2, 3), seed) for seed in (0, 1))
+    assert list(to_released(source)) == list(source.state_dict())
+    state = {f"module.{key}": tensor for key, tensor in to_released(source).items()}
+    assert internimage.load_weights(layer, {"state_dict": state}).complete
     assert_same_state(layer.state_dict(), source.state_dict())
 
 

@@ -64,13 +64,12 @@ def dcnv3_from_logits(
 ) -> Tensor:
     """:func:`dcnv3` with the softmax over the taps of each group inside: what the ``DCNv3`` module runs.
 
-    ``biases``, for inference only, are added to input (C), offset (groups*P*2) and logits (groups*P), each where it is
-    not None; the CPU kernel adds them on the way.
+    ``biases``, where ``fused.takes`` the call, are added to input (C), offset (groups*P*2) and logits (groups*P), each
+    where it is not None; the CPU kernel adds them on the way.
     """
     if biases is None:
         return _dcnv3(input, offset, logits, geometry, softmax=True, backend=backend)
-    call = Call("dcnv3", input.shape, input.dtype, input.device.type, geometry.groups, needs_grad=False)
-    if choose(op.BACKENDS, call, backend).name == "cpu":
+    if backend in (None, "cpu"):
         return cpu.forward(input, offset, logits, geometry, True, biases)
     input, offset, logits = (
         tensor if bias is None else tensor + bias for tensor, bias in zip((input, offset, logits), biases, strict=True)

@@ -1,10 +1,9 @@
-"""Joins the backends to PyTorch: the registered operator for graphs, an autograd function for eager calls."""
+"""Joins the backends to PyTorch: the operator that is registered for graphs, and its gradient."""
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .. import triton_backend
+from .. import eager, triton_backend
 from ..dispatch import Backend, named
 from ..geometry import Geometry
 from . import cpu, gpu, reference
@@ -83,29 +82,10 @@ def _backward(ctx, grad_output):
 dcnv3_op.register_autograd(_backward, setup_context=_save)
 
 
-class DCNv3Function(torch.autograd.Function):
-    """The eager path: a third of the call overhead of the registered operator."""
-
-    @staticmethod
-    def forward(ctx, input, offset, mask, geometry, softmax, backend):
-        ctx.save_for_backward(input, offset, mask)
-        ctx.call = (geometry, softmax)
-        ctx.backend = backend
-        return backend.forward(input, offset, mask, geometry, softmax)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output):
-        grads = ctx.backend.backward(grad_output.contiguous(), *ctx.saved_tensors, *ctx.call)
-        return *grads, None, None, None
-
-
 def run(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry, softmax: bool, backend: Backend) -> Tensor:
-    """Call ``backend`` by the road that fits: plain PyTorch, the registered operator in a graph, or autograd."""
-    if backend.backward is None:
-        return backend.forward(input, offset, mask, geometry, softmax)
-    if torch.compiler.is_compiling():
+    """Call ``backend`` by the road that fits; see :func:`internimage.ops.eager.run`."""
+
+    def in_graph() -> Tensor:
         return dcnv3_op(input, offset, mask, *geometry.as_args(), softmax, backend.name)
-    if torch.is_grad_enabled() and (input.requires_grad or offset.requires_grad or mask.requires_grad):
-        return DCNv3Function.apply(input, offset, mask, geometry, softmax, backend)
-    return backend.forward(input, offset, mask, geometry, softmax)
+
+    return eager.run(backend, (input, offset, mask), (geometry, softmax), in_graph)

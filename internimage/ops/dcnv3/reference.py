@@ -22,7 +22,7 @@ def sampling_locations(offset: Tensor, geometry: Geometry) -> tuple[Tensor, Tens
     """Where each tap samples, in input pixels: x and y, each (N, H_out, W_out, G, P)."""
     n, h_out, w_out = offset.shape[:3]
     offset = offset.reshape(n, h_out, w_out, geometry.groups, geometry.taps, 2)
-    taps = offset.new_tensor(geometry.tap_positions())  # (P, 2) as (x, y)
+    taps = torch.tensor(geometry.tap_positions(), device=offset.device, dtype=offset.dtype)  # (P, 2) as (x, y)
     origin_y, origin_x = geometry.origin()
     rows = torch.arange(h_out, device=offset.device, dtype=offset.dtype) * geometry.stride[0] + origin_y
     columns = torch.arange(w_out, device=offset.device, dtype=offset.dtype) * geometry.stride[1] + origin_x
@@ -56,15 +56,16 @@ def export_form(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry,
     groups, taps, depth = geometry.groups, geometry.taps, c // geometry.groups
     dtype = working_dtype(input.dtype)
     offset, mask = offset.to(dtype), mask.to(dtype)
-    # (N, H_out, W_out, G*P*2) -> (N*G, L, P, 2) without ever holding five axes
+    # (N, H_out, W_out, G*P*2) -> two of (N*G, H_out, W_out, P) without ever holding five axes
     offset = offset.reshape(n, h_out * w_out, groups, taps * 2).transpose(1, 2)
     offset = offset.reshape(n * groups, h_out * w_out, taps, 2)
+    offset_x, offset_y = (part.reshape(n * groups, h_out, w_out, taps) for part in offset.unbind(-1))
     tap_x, tap_y = torch.tensor(geometry.tap_positions(), device=input.device, dtype=dtype).unbind(-1)
     origin_y, origin_x = geometry.origin()
     rows = torch.arange(h_out, device=input.device, dtype=dtype) * geometry.stride[0] + origin_y
     columns = torch.arange(w_out, device=input.device, dtype=dtype) * geometry.stride[1] + origin_x
-    x = columns.repeat(h_out).reshape(1, -1, 1) + (offset[..., 0] + tap_x) * geometry.offset_scale
-    y = rows.repeat_interleave(w_out).reshape(1, -1, 1) + (offset[..., 1] + tap_y) * geometry.offset_scale
+    x = (columns.view(1, 1, w_out, 1) + (offset_x + tap_x) * geometry.offset_scale).flatten(1, 2)
+    y = (rows.view(1, h_out, 1, 1) + (offset_y + tap_y) * geometry.offset_scale).flatten(1, 2)
     mask = mask.reshape(n, h_out * w_out, groups, taps).transpose(1, 2)
     mask = (mask.softmax(-1) if softmax else mask).reshape(n * groups, h_out * w_out, taps)
     values = input.to(dtype).reshape(n, h * w, groups, depth).permute(0, 2, 3, 1).reshape(n * groups, depth, h, w)

@@ -1,18 +1,24 @@
-"""Deformable convolution v4: checks the arguments, picks a backend, calls it."""
+"""Deformable convolution v4: checks the arguments, picks a backend, calls it.
+
+It samples as DCNv3 does, so this folder has no formula and no kernels of its own: ``op.py`` hands the backends of DCNv3
+views of the packed tensor, ``cpu.py`` does so without making the views, ``packed.py`` knows the layout.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..checks import in_autocast_dtype, output_size_of, require_alike, require_axes, require_tensors
+from ..checks import in_autocast_dtype, output_size_of, require_alike, require_axes, require_tensors, size_of_row
 from ..dcnv3.reference import export_form
 from ..dispatch import Call, choose
 from ..geometry import Geometry, IntPair
-from . import op
+from . import cpu, op
 from .packed import pack_offset_mask, packed_channels, unpack
 
-__all__ = ["dcnv4", "pack_offset_mask", "packed_channels"]
+__all__ = ["dcnv4", "dcnv4_on_maps", "pack_offset_mask", "packed_channels"]
 
 
 def dcnv4(
@@ -60,12 +66,29 @@ def dcnv4(
     geometry = Geometry.of(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
     require_tensors(input=input, offset_mask=offset_mask)
     if size is None:
-        return _dcnv4(input, offset_mask, geometry, softmax, backend)
+        return dcnv4_on_maps(input, offset_mask, geometry, softmax, backend)
     input, offset_mask = _as_maps(input, offset_mask, size, geometry)
-    return _dcnv4(input, offset_mask, geometry, softmax, backend).flatten(1, 2)
+    return dcnv4_on_maps(input, offset_mask, geometry, softmax, backend).flatten(1, 2)
 
 
-def _dcnv4(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool, backend: str | None) -> Tensor:
+def dcnv4_on_maps(
+    input: Tensor,
+    offset_mask: Tensor,
+    geometry: Geometry,
+    softmax: bool = False,
+    backend: str | None = None,
+    biases: cpu.Biases | None = None,
+) -> Tensor:
+    """:func:`dcnv4` of (N, H, W, C) maps with all of its geometry as one argument: what the layers run.
+
+    ``biases``, where ``fused.takes`` the call, are added to input (C) and packed tensor (K), each where it is not None;
+    the CPU kernel adds them on the way.
+    """
+    if biases is not None:
+        if backend in (None, "cpu"):
+            return cpu.forward(input, offset_mask, geometry, softmax, biases)
+        tensors = zip((input, offset_mask), biases, strict=True)
+        input, offset_mask = (tensor if bias is None else tensor + bias for tensor, bias in tensors)
     if input.is_meta:  # shapes only: no backend, no autocast, nothing to log
         _check(input, offset_mask, geometry)
         return op.dcnv4_op(input, offset_mask, *geometry.as_args(), softmax, "reference")
@@ -78,11 +101,10 @@ def _dcnv4(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool
     return op.run(input, offset_mask, geometry, softmax, choose(op.BACKENDS, call, backend))
 
 
-def _as_maps(input: Tensor, offset_mask: Tensor, size: tuple[int, int], geometry: Geometry) -> tuple[Tensor, Tensor]:
+def _as_maps(input: Tensor, offset_mask: Tensor, size: Sequence[int], geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Pixels in one row as maps."""
     require_axes(("N", "pixels", "channels"), input=input, offset_mask=offset_mask)
-    if len(size) != 2 or size[0] * size[1] != input.shape[1]:
-        raise ValueError(f"size is {size!r}, expected (height, width) of the {input.shape[1]} pixels of input")
+    size = size_of_row(size, input.shape[1])
     h_out, w_out = geometry.output_size(*size)
     if h_out < 1 or w_out < 1 or h_out * w_out != offset_mask.shape[1]:
         raise ValueError(
@@ -90,7 +112,7 @@ def _as_maps(input: Tensor, offset_mask: Tensor, size: tuple[int, int], geometry
             f"{size[0]}x{size[1]} with kernel_size={geometry.kernel_size}, stride={geometry.stride}, "
             f"padding={geometry.padding}, dilation={geometry.dilation}"
         )
-    return input.unflatten(1, tuple(size)), offset_mask.unflatten(1, (h_out, w_out))
+    return input.unflatten(1, size), offset_mask.unflatten(1, (h_out, w_out))
 
 
 def _check(input: Tensor, offset_mask: Tensor, geometry: Geometry) -> None:

@@ -1,36 +1,44 @@
-"""Joins the kernels to PyTorch for packed tensors: the registered operator for graphs, an autograd function else.
+"""Joins the backends to PyTorch for packed tensors: the operator that is registered for graphs, and its gradient.
 
 DCNv4 samples exactly as DCNv3 does; what differs is where offsets and masks lie. So the backends are those of DCNv3, on
 views of the packed tensor and of its gradient.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ..dcnv3.op import BACKENDS
+from .. import eager
+from ..dcnv3 import op as dcnv3_op
 from ..dispatch import Backend, named
 from ..geometry import Geometry
+from . import cpu
 from .packed import unpack, views
 
 
-def forward(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool, backend: Backend) -> Tensor:
-    """The output (N, H_out, W_out, C)."""
-    parts = unpack if backend.backward is None else views
-    return backend.forward(input, *parts(offset_mask, geometry), geometry, softmax)
+def _on_packed_tensors(backend: Backend) -> Backend:
+    """A backend of DCNv3 as one of DCNv4."""
+    run_backward = backend.backward
+    parts = views if run_backward else unpack  # plain PyTorch is differentiated through the parts
+
+    def on_views(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool) -> Tensor:
+        return backend.forward(input, *parts(offset_mask, geometry), geometry, softmax)
+
+    def backward(grad_output: Tensor, input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool):
+        assert run_backward is not None
+        grad_offset_mask = offset_mask.new_empty(offset_mask.shape)
+        grad_offset_mask[..., 3 * geometry.groups * geometry.taps :].zero_()  # what is not read has no influence
+        offset, mask = views(offset_mask, geometry)
+        into = views(grad_offset_mask, geometry)
+        grad_input, *_ = run_backward(grad_output, input, offset, mask, geometry, softmax, into)
+        return grad_input, grad_offset_mask
+
+    forward = cpu.forward if backend.name == "cpu" else on_views
+    return replace(backend, forward=forward, backward=backward if run_backward else None)
 
 
-def backward(
-    grad_output: Tensor, input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool, backend: Backend
-) -> tuple[Tensor, Tensor]:
-    """The gradients of both tensors; that of the unused numbers is zero."""
-    assert backend.backward is not None, backend.name  # plain PyTorch forms never come here
-    grad_offset_mask = offset_mask.new_empty(offset_mask.shape)
-    grad_offset_mask[..., 3 * geometry.groups * geometry.taps :] = 0
-    into = views(grad_offset_mask, geometry)
-    offset, mask = views(offset_mask, geometry)
-    grad_input, *_ = backend.backward(grad_output.contiguous(), input, offset, mask, geometry, softmax, into)
-    return grad_input, grad_offset_mask
+BACKENDS = tuple(_on_packed_tensors(backend) for backend in dcnv3_op.BACKENDS)
 
 
 @torch.library.custom_op("internimage::dcnv4", mutates_args=())
@@ -48,7 +56,7 @@ def dcnv4_op(
     backend: str,
 ) -> Tensor:
     geometry = Geometry.from_args(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
-    return forward(input, offset_mask, geometry, softmax, named(BACKENDS, backend))
+    return named(BACKENDS, backend).forward(input, offset_mask, geometry, softmax)
 
 
 @torch.library.custom_op("internimage::dcnv4_backward", mutates_args=())
@@ -67,7 +75,9 @@ def dcnv4_backward_op(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     geometry = Geometry.from_args(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
-    return backward(grad_output, input, offset_mask, geometry, softmax, named(BACKENDS, backend))
+    run_backward = named(BACKENDS, backend).backward
+    assert run_backward is not None, backend  # plain PyTorch forms never come here
+    return run_backward(grad_output, input, offset_mask, geometry, softmax)
 
 
 @dcnv4_op.register_fake
@@ -94,27 +104,10 @@ def _backward(ctx, grad_output):
 dcnv4_op.register_autograd(_backward, setup_context=_save)
 
 
-class DCNv4Function(torch.autograd.Function):
-    """The eager path: a third of the call overhead of the registered operator."""
-
-    @staticmethod
-    def forward(ctx, input, offset_mask, *call):
-        ctx.save_for_backward(input, offset_mask)
-        ctx.call = call
-        return forward(input, offset_mask, *call)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output):
-        return *backward(grad_output, *ctx.saved_tensors, *ctx.call), None, None, None
-
-
 def run(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool, backend: Backend) -> Tensor:
-    """Call ``backend`` by the road that fits: plain PyTorch, the registered operator in a graph, or autograd."""
-    if backend.backward is None:
-        return forward(input, offset_mask, geometry, softmax, backend)
-    if torch.compiler.is_compiling():
+    """Call ``backend`` by the road that fits; see :func:`internimage.ops.eager.run`."""
+
+    def in_graph() -> Tensor:
         return dcnv4_op(input, offset_mask, *geometry.as_args(), softmax, backend.name)
-    if torch.is_grad_enabled() and (input.requires_grad or offset_mask.requires_grad):
-        return DCNv4Function.apply(input, offset_mask, geometry, softmax, backend)
-    return forward(input, offset_mask, geometry, softmax, backend)
+
+    return eager.run(backend, (input, offset_mask), (geometry, softmax), in_graph)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import require_tensors
 from ..geometry import Geometry
 
 
@@ -26,8 +27,15 @@ def pack_offset_mask(offset: Tensor, mask: Tensor, groups: int) -> Tensor:
 
     Returns:
         (N, H_out, W_out, K) with zeros behind the last group.
+
+    Raises:
+        ValueError: the two do not fit each other or ``groups``.
     """
-    if offset.dim() != 4 or mask.dim() != 4 or offset.shape[-1] != 2 * mask.shape[-1] or mask.shape[-1] % groups:
+    require_tensors(offset=offset, mask=mask)
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"groups is {groups!r}, expected an int >= 1")
+    fits = offset.dim() == mask.dim() == 4 and offset.shape[:3] == mask.shape[:3] and not mask.shape[-1] % groups
+    if not fits or offset.shape[-1] != 2 * mask.shape[-1]:
         raise ValueError(
             f"offset has shape {tuple(offset.shape)} and mask {tuple(mask.shape)}, expected "
             f"(N, H_out, W_out, groups*P*2) and (N, H_out, W_out, groups*P) with groups={groups}"

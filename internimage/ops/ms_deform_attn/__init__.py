@@ -10,7 +10,7 @@ from torch import Tensor
 from ..checks import in_autocast_dtype, require_alike, require_axes, require_tensors
 from ..dispatch import Call, choose
 from . import op, reference
-from .levels import Sizes, as_sizes
+from .levels import Sizes, as_sizes, in_a_row
 
 __all__ = ["ms_deform_attn", "ms_deform_attn_packed"]
 
@@ -21,6 +21,7 @@ def ms_deform_attn(
     sampling_locations: Tensor,
     attention_weights: Tensor,
     *,
+    softmax: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """Multi-scale deformable attention: for each query and head a weighted sum of bilinear samples from all levels.
@@ -31,8 +32,10 @@ def ms_deform_attn(
         spatial_shapes: (height, width) of each of the L levels, as pairs of ints, or as a tensor (L, 2), which is read
             to the host at every call. A level may be empty.
         sampling_locations: (N, Q, M, L, P, 2), x before y, 0 to 1 over a level: a location samples at pixel
-            ``location * size - 0.5``.
+            ``location * size - 0.5``. May be float32 beside half types, which are coarse for it (bfloat16 knows a
+            location to 1/512 of a level); autocast leaves float32 locations alone.
         attention_weights: (N, Q, M, L, P), used as given; usually a softmax over L*P.
+        softmax: take the softmax over L*P of each query and head first.
         backend: ``None`` picks the fastest that accepts these inputs; see ``available_backends()``.
 
     Returns:
@@ -47,11 +50,9 @@ def ms_deform_attn(
     """
     sizes = as_sizes(spatial_shapes)
     require_tensors(value=value, sampling_locations=sampling_locations, attention_weights=attention_weights)
-    require_axes(("N", "S", "heads", "channels"), value=value)
-    n, pixels, heads, _ = value.shape
-    _require_pixels(pixels, sizes)
+    n, heads = _checked_value(value, sizes)
     require_axes(("N", "Q", "heads", "levels", "points", "2"), sampling_locations=sampling_locations)
-    queries, points = sampling_locations.shape[1], sampling_locations.shape[4]
+    queries, points = sampling_locations.shape[1], max(1, sampling_locations.shape[4])
     for name, tensor, expected in (
         ("sampling_locations", sampling_locations, (n, queries, heads, len(sizes), points, 2)),
         ("attention_weights", attention_weights, (n, queries, heads, len(sizes), points)),
@@ -62,7 +63,7 @@ def ms_deform_attn(
                 f"{len(sizes)} levels"
             )
     tensors = (value.flatten(2), sampling_locations.flatten(3), attention_weights.flatten(3))
-    return _attend(*tensors, sizes, softmax=False, backend=backend)
+    return _attend(*tensors, sizes, softmax, backend)
 
 
 def ms_deform_attn_packed(
@@ -85,35 +86,42 @@ def ms_deform_attn_packed(
     """
     sizes = as_sizes(spatial_shapes)
     require_tensors(value=value, locations_logits=locations_logits)
-    require_axes(("N", "S", "heads", "channels"), value=value)
+    n, heads = _checked_value(value, sizes)
     require_axes(("N", "Q", "heads", "L*P*3"), locations_logits=locations_logits)
-    _require_pixels(value.shape[1], sizes)
-    n, queries, heads, numbers = locations_logits.shape
-    if (n, heads) != (value.shape[0], value.shape[2]) or numbers % (3 * len(sizes)) or not numbers:
+    numbers = locations_logits.shape[3]
+    if tuple(locations_logits.shape[::2]) != (n, heads) or numbers % (3 * len(sizes)) or not numbers:
         raise ValueError(
-            f"locations_logits has shape {tuple(locations_logits.shape)}, expected ({value.shape[0]}, Q, "
-            f"{value.shape[2]}, a multiple of {3 * len(sizes)}) for value of {tuple(value.shape)}, {len(sizes)} levels"
+            f"locations_logits has shape {tuple(locations_logits.shape)}, expected ({n}, Q, {heads}, a multiple of "
+            f"{3 * len(sizes)}) for value of {tuple(value.shape)}, {len(sizes)} levels"
         )
     locations, logits = locations_logits.split((numbers // 3 * 2, numbers // 3), dim=-1)
-    return _attend(value.flatten(2), locations, logits, sizes, softmax=True, backend=backend)
+    return _attend(value.flatten(2), locations, logits, sizes, True, backend)
 
 
-def _require_pixels(pixels: int, sizes: Sizes) -> None:
+def _checked_value(value: Tensor, sizes: Sizes) -> tuple[int, int]:
+    """Images and heads of a value (N, S, M, D) that fits the levels."""
+    require_axes(("N", "S", "heads", "channels"), value=value)
+    n, pixels, heads, depth = value.shape
+    if heads < 1 or depth < 1:
+        raise ValueError(f"value has shape {tuple(value.shape)}, expected at least one head of at least one channel")
     total = sum(h * w for h, w in sizes)
     if pixels != total:
         shown = ", ".join(f"{h}x{w}" for h, w in sizes)
         raise ValueError(f"value has {pixels} pixels, expected {total} for the levels {shown} of spatial_shapes")
+    return n, heads
 
 
 def _attend(
     values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool, backend: str | None
 ) -> Tensor:
     """Values (N, S, M*D), locations (N, Q, M, L*P*2), weights or logits (N, Q, M, L*P)."""
-    flat = [side for size in sizes for side in size]
+    if not values.is_meta:
+        values, weights = in_autocast_dtype(values, weights)
+        locations = locations if locations.dtype == torch.float32 else in_autocast_dtype(locations)[0]
+    named = {"value": values, "sampling_locations": locations, "attention_weights": weights}
+    require_alike("value", **named, finer="sampling_locations")
     if values.is_meta:  # shapes only: no backend, no autocast, nothing to log
-        return op.ms_deform_attn_op(values, locations, weights, flat, softmax, "reference")
-    values, locations, weights = in_autocast_dtype(values, locations, weights)
-    require_alike("value", value=values, sampling_locations=locations, attention_weights=weights)
+        return op.ms_deform_attn_op(values, locations, weights, in_a_row(sizes), softmax, "reference")
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return reference.export_form(values, locations, weights, sizes, softmax)
     tensors = (values, locations, weights)

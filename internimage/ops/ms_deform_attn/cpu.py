@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import native
 from ..dispatch import Call
-from ..layout import by_group
+from ..native import DeformableProblem
 from ..native.deformable import DeformableCall
 from .levels import Sizes
 
@@ -29,6 +29,8 @@ def why_not(call: Call) -> list[str]:
 
 def forward(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool = False) -> Tensor:
     """Shapes as in ``reference``; with ``softmax`` the weights are logits."""
+    if locations.dtype != values.dtype:  # float32 beside a half type; the kernel knows one dtype
+        return forward(values.float(), locations, weights.float(), sizes, softmax).to(values.dtype)
     n, queries = weights.shape[:2]
     call, _levels = _call(values, locations, weights, sizes, softmax)
     return call.forward(values.new_empty(n, queries, values.shape[-1]))
@@ -41,23 +43,22 @@ def backward(
     weights: Tensor,
     sizes: Sizes,
     softmax: bool = False,
-    into: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of values, locations and weights, the last two written ``into`` tensors where they are given."""
-    grad_locations, grad_weights = into or (torch.empty(t.shape, dtype=t.dtype) for t in (locations, weights))
+    """The gradients of values, locations and weights."""
+    if locations.dtype != values.dtype:
+        tensors = (grad_output.float(), values.float(), locations, weights.float())
+        grad_values, grad_locations, grad_weights = backward(*tensors, sizes, softmax)
+        return grad_values.to(values.dtype), grad_locations, grad_weights.to(weights.dtype)
+    grad_locations, grad_weights = (torch.empty(t.shape, dtype=t.dtype) for t in (locations, weights))
     call, _levels = _call(values, locations, weights, sizes, softmax)
-    grads = (by_group(grad.unsqueeze(1), weights.shape[2]) for grad in (grad_locations, grad_weights))
-    return call.backward(grad_output, *grads), grad_locations, grad_weights
+    grad_values = call.backward(grad_output, grad_locations.unsqueeze(1), grad_weights.unsqueeze(1))
+    return grad_values, grad_locations, grad_weights
 
 
 def _call(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool):
     """The call, and the numbers that it points to."""
     levels = (ctypes.c_int64 * (2 * len(sizes)))(*(side for size in sizes for side in size))
-    call = DeformableCall(
-        values,
-        by_group(locations.unsqueeze(1), weights.shape[2]),
-        by_group(weights.unsqueeze(1), weights.shape[2]),
-        softmax,
+    problem = DeformableProblem(
         h=1,
         w=values.shape[1],
         h_out=1,
@@ -66,4 +67,5 @@ def _call(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, soft
         level_count=len(sizes),
         points=weights.shape[3] // len(sizes),
     )
-    return call, levels
+    tensors = (values, locations.unsqueeze(1), weights.unsqueeze(1))
+    return DeformableCall(problem, *tensors, weights.shape[2], softmax), levels

@@ -1,13 +1,12 @@
-"""Joins the backends to PyTorch: the registered operator for graphs, an autograd function for eager calls."""
+"""Joins the backends to PyTorch: the operator that is registered for graphs, and its gradient."""
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .. import triton_backend
+from .. import eager, triton_backend
 from ..dispatch import Backend, named
 from . import cpu, gpu, reference
-from .levels import Sizes
+from .levels import Sizes, in_a_row, in_pairs
 
 BACKENDS = (
     Backend("triton", triton_backend.why_not, gpu.forward, gpu.backward, triton_backend.automatic),
@@ -22,7 +21,7 @@ BACKENDS = (
 def ms_deform_attn_op(
     values: Tensor, locations: Tensor, weights: Tensor, sizes: list[int], softmax: bool, backend: str
 ) -> Tensor:
-    return named(BACKENDS, backend).forward(values, locations, weights, _in_pairs(sizes), softmax)
+    return named(BACKENDS, backend).forward(values, locations, weights, in_pairs(sizes), softmax)
 
 
 @torch.library.custom_op("internimage::ms_deform_attn_backward", mutates_args=())
@@ -37,11 +36,7 @@ def ms_deform_attn_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     run_backward = named(BACKENDS, backend).backward
     assert run_backward is not None, backend  # plain PyTorch forms never come here
-    return run_backward(grad_output, values, locations, weights, _in_pairs(sizes), softmax)
-
-
-def _in_pairs(sizes: list[int]) -> Sizes:
-    return tuple(zip(sizes[::2], sizes[1::2], strict=True))
+    return run_backward(grad_output, values, locations, weights, in_pairs(sizes), softmax)
 
 
 @ms_deform_attn_op.register_fake
@@ -67,28 +62,10 @@ def _backward(ctx, grad_output):
 ms_deform_attn_op.register_autograd(_backward, setup_context=_save)
 
 
-class MSDeformAttnFunction(torch.autograd.Function):
-    """The eager path: a third of the call overhead of the registered operator."""
-
-    @staticmethod
-    def forward(ctx, values, locations, weights, sizes, softmax, backend):
-        ctx.save_for_backward(values, locations, weights)
-        ctx.call, ctx.backend = (sizes, softmax), backend
-        return backend.forward(values, locations, weights, sizes, softmax)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output):
-        return *ctx.backend.backward(grad_output.contiguous(), *ctx.saved_tensors, *ctx.call), None, None, None
-
-
 def run(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool, backend: Backend) -> Tensor:
-    """Call ``backend`` by the road that fits: plain PyTorch, the registered operator in a graph, or autograd."""
-    if backend.backward is None:
-        return backend.forward(values, locations, weights, sizes, softmax)
-    if torch.compiler.is_compiling():
-        flat = [side for size in sizes for side in size]
-        return ms_deform_attn_op(values, locations, weights, flat, softmax, backend.name)
-    if torch.is_grad_enabled() and (values.requires_grad or locations.requires_grad or weights.requires_grad):
-        return MSDeformAttnFunction.apply(values, locations, weights, sizes, softmax, backend)
-    return backend.forward(values, locations, weights, sizes, softmax)
+    """Call ``backend`` by the road that fits; see :func:`internimage.ops.eager.run`."""
+
+    def in_graph() -> Tensor:
+        return ms_deform_attn_op(values, locations, weights, in_a_row(sizes), softmax, backend.name)
+
+    return eager.run(backend, (values, locations, weights), (sizes, softmax), in_graph)

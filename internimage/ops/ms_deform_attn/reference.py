@@ -65,6 +65,6 @@ def _by_level(
     for index, (height, width) in enumerate(sizes):
         if height * width:
             here = slice(index * points, (index + 1) * points)
-            x, y = (locations[:, :, here] * locations.new_tensor((width, height)) - 0.5).unbind(-1)
-            yield (height, width), start, x, y, weights[:, :, here]
+            x, y = locations[:, :, here].unbind(-1)
+            yield (height, width), start, x * width - 0.5, y * height - 0.5, weights[:, :, here]
         start += height * width

@@ -29,13 +29,13 @@ class DeformableProblem(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("input", "offset", "mask")),
         *((name, ctypes.c_void_p) for name in ("input_bias", "offset_bias", "mask_bias", "output")),
         *((name, ctypes.c_void_p) for name in ("grad_output", "grad_input", "grad_offset", "grad_mask", "levels")),
-        *((name, ctypes.c_int64) for name in ("storage", "softmax", "remove_center")),
+        *((name, ctypes.c_int64) for name in ("storage", "bias_storage", "softmax", "remove_center")),
         *((name, ctypes.c_int64) for name in ("n", "h", "w", "h_out", "w_out", "groups", "depth")),
         *((name, ctypes.c_int64) for name in ("level_count", "points", "kernel_h", "kernel_w", "stride_h", "stride_w")),
         *((name, ctypes.c_int64) for name in ("dilation_h", "dilation_w")),
         *((name, ctypes.c_int64) for name in ("offset_row", "offset_group", "mask_row", "mask_group")),
         *((name, ctypes.c_int64) for name in ("grad_offset_row", "grad_offset_group", "grad_mask_row")),
-        ("grad_mask_group", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("grad_mask_group", "offset_bias_group", "mask_bias_group")),
         *((name, ctypes.c_double) for name in ("origin_y", "origin_x", "offset_scale")),
     ]
 
@@ -44,10 +44,11 @@ class FusedProblem(ctypes.Structure):
     """Mirrors ``struct FusedProblem`` of ``problem.h``: one fused pass for inference."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("input", "output", "sum", "weight", "bias")),
-        *((name, ctypes.c_void_p) for name in ("norm_weight", "norm_bias")),
+        *((name, ctypes.c_void_p) for name in ("input", "output", "sum", "residual", "weight", "bias")),
+        *((name, ctypes.c_void_p) for name in ("scale", "norm_weight", "norm_bias")),
         ("eps", ctypes.c_double),
-        *((name, ctypes.c_int64) for name in ("pass_", "storage", "rows", "channels", "h", "w", "h_out", "w_out")),
+        *((name, ctypes.c_int64) for name in ("pass_", "storage", "parameters", "gelu", "rows", "channels")),
+        *((name, ctypes.c_int64) for name in ("h", "w", "h_out", "w_out")),
         *(
             (name, ctypes.c_int64)
             for name in ("kernel_h", "kernel_w", "stride_h", "stride_w", "padding_h", "padding_w")

@@ -27,7 +27,7 @@ INLINE void exp_all(double* values, int64_t count) {
 }
 
 INLINE void exp_all(float* values, int64_t count) {  // count: a multiple of LANES
-    for (int64_t i = 0; i < count; i += LANES) store<LANES, float>(values + i, exp_of<LANES>(load<LANES>(values + i)));
+    for (int64_t i = 0; i < count; i += LANES) store<LANES>(values + i, exp_of<LANES>(load<LANES>(values + i)));
 }
 
 // What is known of the lanes of one tile. One allocation, reused for all tiles.
@@ -72,22 +72,25 @@ template <typename T, bool LEVELS> struct Deformable {
     const int64_t taps, channels;
     const Real scale;
     const std::unique_ptr<Real[]> biases;  // of x, then y, then the mask, for each (group, tap); zeros where there are none
-    // What the corners outside the map are read as: zeros; or minus the input's bias, which is then added once at the end:
-    // the weights of all corners of a group, inside or not, add up to one.
+    // What the corners outside the map are read as: zeros; or minus the input's bias, which is then added once at the end,
+    // times the sum of the group's mask, which the weights of all corners, inside or not, add up to.
     const std::unique_ptr<T[]> outside;
 
     explicit Deformable(const DeformableProblem& problem)
         : p(problem), taps(problem.taps()), channels(problem.channels()), scale(Real(problem.offset_scale)),
           biases(new Real[problem.groups * problem.taps() * 3]()), outside(new T[problem.channels()]()) {
         const int64_t count = p.groups * taps;
-        const T *offset = static_cast<const T*>(p.offset_bias), *mask = static_cast<const T*>(p.mask_bias);
-        for (int64_t i = 0; offset != nullptr && i < count; ++i) {
-            biases[i] = widen(offset[2 * i]);
-            biases[count + i] = widen(offset[2 * i + 1]);
+        for (int64_t i = 0; p.offset_bias != nullptr && i < count; ++i) {
+            const int64_t at = i / taps * p.offset_bias_group + i % taps * 2;
+            biases[i] = parameter<Real>(p.offset_bias, p.bias_storage, at);
+            biases[count + i] = parameter<Real>(p.offset_bias, p.bias_storage, at + 1);
         }
-        for (int64_t i = 0; mask != nullptr && i < count; ++i) biases[2 * count + i] = widen(mask[i]);
-        const T* input = static_cast<const T*>(p.input_bias);
-        for (int64_t c = 0; input != nullptr && c < channels; ++c) narrow(-widen(input[c]), outside[c]);
+        for (int64_t i = 0; p.mask_bias != nullptr && i < count; ++i) {
+            biases[2 * count + i] = parameter<Real>(p.mask_bias, p.bias_storage, i / taps * p.mask_bias_group + i % taps);
+        }
+        for (int64_t c = 0; p.input_bias != nullptr && c < channels; ++c) {
+            narrow(-parameter<Real>(p.input_bias, p.bias_storage, c), outside[c]);
+        }
     }
 
     // A tile for at most `groups` groups, as large as the nearest cache likes.
@@ -263,18 +266,16 @@ template <typename T, bool LEVELS> struct Deformable {
         exp_all(mask, padded);
     }
 
-    // What a group's samples are multiplied with at the end: one over the sum of its exponentials, or one.
-    INLINE Real share_of(const Tile<Real>& tile, int64_t lane) const {
-        if (!p.softmax) return Real(1);
+    INLINE Real mask_sum(const Tile<Real>& tile, int64_t lane) const {
         Real sum = 0;
         for (int64_t i = lane; i < lane + taps; ++i) sum += tile.mask[i];
-        return Real(1) / sum;
+        return sum;
     }
 
     void normalise(Tile<Real>& tile, int64_t groups) const {
         if (!p.softmax) return;
         for (int64_t g = 0; g < groups; ++g) {
-            const Real share = share_of(tile, g * taps);
+            const Real share = Real(1) / mask_sum(tile, g * taps);
             for (int64_t i = g * taps; i < (g + 1) * taps; ++i) {
                 tile.mask[i] *= share;
                 for (int k = 0; k < 4; ++k) tile.weight[k][i] *= share;
@@ -298,7 +299,10 @@ template <typename T, bool LEVELS> struct Deformable {
                 for (int64_t k = 0; k < pixels; ++k) {
                     for (int64_t g = 0; g < groups; ++g) {
                         const int64_t lane = (k * groups + g) * taps, channel = (first + g) * p.depth;
-                        gather(tile, lane, share_of(tile, lane), input + channel, outside.get() + channel,
+                        const Real sum = p.softmax || p.input_bias != nullptr ? mask_sum(tile, lane) : Real(1);
+                        // samples are weighed with exponentials whose sum is not one yet, or with the mask itself
+                        const Real share = p.softmax ? Real(1) / sum : Real(1), biased = p.softmax ? Real(1) : sum;
+                        gather(tile, lane, share, biased, input + channel, outside.get() + channel,
                                output + k * channels + channel);
                     }
                 }
@@ -307,19 +311,22 @@ template <typename T, bool LEVELS> struct Deformable {
         }
     }
 
-    // The weighted sum of one group's samples, in strips of channels from wide to narrow.
-    void gather(const Tile<Real>& tile, int64_t lane, Real share, const T* input, const T* beyond, T* output) const {
+    // The weighted sum of one group's samples times its share, and so often the input's bias, in strips of channels from wide
+    // to narrow.
+    void gather(const Tile<Real>& tile, int64_t lane, Real share, Real biased, const T* input, const T* beyond, T* output) const {
         int64_t c = 0;
-        for (; p.depth - c >= 32; c += 32) gather_strip<32>(tile, lane, share, input + c, beyond + c, output + c);
-        if (p.depth - c >= 16) gather_strip<16>(tile, lane, share, input + c, beyond + c, output + c), c += 16;
-        if (p.depth - c >= 8) gather_strip<8>(tile, lane, share, input + c, beyond + c, output + c), c += 8;
-        if (p.depth - c >= 4) gather_strip<4>(tile, lane, share, input + c, beyond + c, output + c), c += 4;
-        for (; c < p.depth; ++c) gather_strip<1>(tile, lane, share, input + c, beyond + c, output + c);
+        for (; p.depth - c >= 32; c += 32) gather_strip<32>(tile, lane, share, biased, input + c, beyond + c, output + c);
+        if (p.depth - c >= 16) gather_strip<16>(tile, lane, share, biased, input + c, beyond + c, output + c), c += 16;
+        if (p.depth - c >= 8) gather_strip<8>(tile, lane, share, biased, input + c, beyond + c, output + c), c += 8;
+        if (p.depth - c >= 4) gather_strip<4>(tile, lane, share, biased, input + c, beyond + c, output + c), c += 4;
+        for (; c < p.depth; ++c) gather_strip<1>(tile, lane, share, biased, input + c, beyond + c, output + c);
     }
 
     template <int STRIP>
-    INLINE void gather_strip(const Tile<Real>& tile, int64_t lane, Real share, const T* input, const T* beyond, T* output) const {
-        constexpr int L = STRIP < WIDTH ? STRIP : WIDTH, BLOCKS = STRIP / L;
+    INLINE void gather_strip(const Tile<Real>& tile, int64_t lane, Real share, Real biased, const T* input, const T* beyond,
+                             T* output) const {
+        using Channels = Strip<T, STRIP, WIDTH>;
+        constexpr int L = Channels::L, BLOCKS = Channels::BLOCKS;
         const int64_t to_right = channels;
         constexpr int CHAINS = BLOCKS == 1 ? 4 : BLOCKS == 2 ? 2 : 1;  // sums in parallel, as far as registers go
         Pack<Real, L> sums[CHAINS][BLOCKS] = {};
@@ -327,34 +334,33 @@ template <typename T, bool LEVELS> struct Deformable {
             const T* corner = input + tile.pixel[i] * channels;
             const int64_t to_lower = (LEVELS ? tile.line[i] : p.w) * channels;
             const int32_t corners = tile.corners[i];
-            const Real w0 = tile.weight[0][i], w1 = tile.weight[1][i], w2 = tile.weight[2][i], w3 = tile.weight[3][i];
+            Channels upper_left, upper_right, lower_left, lower_right;
             if (corners == 15) {
-                for (int b = 0; b < BLOCKS; ++b) {
-                    sums[0][b] += w0 * load<L>(corner + b * L);
-                    sums[1 % CHAINS][b] += w1 * load<L>(corner + to_right + b * L);
-                    sums[2 % CHAINS][b] += w2 * load<L>(corner + to_lower + b * L);
-                    sums[3 % CHAINS][b] += w3 * load<L>(corner + to_lower + to_right + b * L);
-                }
+                upper_left.read(corner);
+                upper_right.read(corner + to_right);
+                lower_left.read(corner + to_lower);
+                lower_right.read(corner + to_lower + to_right);
             } else {  // corners outside the map are read from a row of their own, which costs less than a branch each
-                const int64_t step[4] = {0, to_right, to_lower, to_lower + to_right};
-                for (int k = 0; k < 4; ++k) {
-                    const T* from = corners >> k & 1 ? corner + step[k] : beyond;
-                    for (int b = 0; b < BLOCKS; ++b) sums[k % CHAINS][b] += tile.weight[k][i] * load<L>(from + b * L);
-                }
+                upper_left.read(corners & 1 ? corner : beyond);
+                upper_right.read(corners & 2 ? corner + to_right : beyond);
+                lower_left.read(corners & 4 ? corner + to_lower : beyond);
+                lower_right.read(corners & 8 ? corner + to_lower + to_right : beyond);
+            }
+            for (int b = 0; b < BLOCKS; ++b) {
+                sums[0][b] += tile.weight[0][i] * upper_left.block[b];
+                sums[1 % CHAINS][b] += tile.weight[1][i] * upper_right.block[b];
+                sums[2 % CHAINS][b] += tile.weight[2][i] * lower_left.block[b];
+                sums[3 % CHAINS][b] += tile.weight[3][i] * lower_right.block[b];
             }
         }
-        Pack<Real, L> sum[BLOCKS] = {};
+        Channels sum, bias;
+        bias.read(beyond);
         for (int b = 0; b < BLOCKS; ++b) {
-            for (int chain = 0; chain < CHAINS; ++chain) sum[b] += sums[chain][b];
-            sum[b] = sum[b] * share - load<L>(beyond + b * L);
+            sum.block[b] = sums[0][b];
+            for (int chain = 1; chain < CHAINS; ++chain) sum.block[b] += sums[chain][b];
+            sum.block[b] = sum.block[b] * share - bias.block[b] * biased;
         }
-        if constexpr (std::is_same<T, Real>::value) {
-            for (int b = 0; b < BLOCKS; ++b) store<L, Real>(output + b * L, sum[b]);
-        } else {
-            Real values[STRIP];
-            for (int b = 0; b < BLOCKS; ++b) store<L, Real>(values + b * L, sum[b]);
-            for (int c = 0; c < STRIP; ++c) narrow(values[c], output[c]);
-        }
+        sum.write(output);
     }
 
     // ---- backward ----
@@ -421,7 +427,7 @@ template <typename T, bool LEVELS> struct Deformable {
                     for (int b = 0; b < BLOCKS; ++b) {
                         dot[k] += grad[b] * load<L>(input + at + step[k] + b * L);
                         Real* sum = grad_input + at + step[k] + b * L;
-                        store<L, Real>(sum, load<L>(sum) + weight * grad[b]);
+                        store<L>(sum, load<L>(sum) + weight * grad[b]);
                     }
                 }
             } else {
@@ -431,7 +437,7 @@ template <typename T, bool LEVELS> struct Deformable {
                     for (int b = 0; b < BLOCKS; ++b) {
                         dot[k] += grad[b] * load<L>(input + at + step[k] + b * L);
                         Real* sum = grad_input + at + step[k] + b * L;
-                        store<L, Real>(sum, load<L>(sum) + weight * grad[b]);
+                        store<L>(sum, load<L>(sum) + weight * grad[b]);
                     }
                 }
             }

@@ -1,6 +1,17 @@
 // Passes of the network around the operator, fused for inference: each reads its input once and writes its output once.
 // Included once for each instruction set, inside its namespace, after storage.h.
 
+// 1/x of numbers that are not tiny: where division is slow an estimate and a Newton step, two units in the last place.
+template <int L> INLINE Pack<float, L> reciprocal_of(Pack<float, L> x) {
+#if defined(X86_LANES) && X86_LANES == 16
+    if constexpr (L == 16) {
+        const Pack<float, L> estimate = (Pack<float, L>)_mm512_rcp14_ps((__m512)x);
+        return estimate * (2.0f - x * estimate);
+    }
+#endif
+    return 1.0f / x;
+}
+
 // erf(x) as x * P(x^2) / Q(x^2) on [-4, 4], where float32 has reached 1: three units in the last place at most.
 template <int L> INLINE Pack<float, L> erf_of(Pack<float, L> x) {
     const Pack<float, L> high = Pack<float, L>{} + 4.0f, low = Pack<float, L>{} - 4.0f;
@@ -17,21 +28,11 @@ template <int L> INLINE Pack<float, L> erf_of(Pack<float, L> x) {
     q = q * s - 1.68282697438203e-03f;
     q = q * s - 7.37332916720468e-03f;
     q = q * s - 1.42647390514189e-02f;
-    return x * p / q;
+    return x * p * reciprocal_of<L>(q);
 }
 
 template <int L> INLINE Pack<float, L> gelu_of(Pack<float, L> x) {
     return 0.5f * x * (1.0f + erf_of<L>(x * 0.70710678f));
-}
-
-// The sum of one register's lanes, by halves: a running sum would wait for itself at every lane.
-INLINE float sum_of(Pack<float, LANES> pack) {
-    float lanes[LANES];
-    store<LANES, float>(lanes, pack);
-    for (int half = LANES / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    }
-    return lanes[0];
 }
 
 // Rows of numbers with room behind the last one: everything works on whole registers.
@@ -47,65 +48,129 @@ struct Rows {
     template <typename T> INLINE void read(int64_t row, const T* from) {
         float* values = at(row);
         int64_t c = 0;
-        for (; c + LANES <= channels; c += LANES) store<LANES, float>(values + c, load<LANES>(from + c));
+        for (; c + LANES <= channels; c += LANES) store<LANES>(values + c, load<LANES>(from + c));
         for (; c < channels; ++c) values[c] = widen(from[c]);
     }
-    template <typename T> INLINE void write(int64_t row, T* to) const {
-        for (int64_t c = 0; c < channels; ++c) narrow(at(row)[c], to[c]);
+    void read_parameter(const void* from, int64_t storage) {  // the first row; zeros where there is none
+        for (int64_t c = 0; from != nullptr && c < channels; ++c) at(0)[c] = parameter<float>(from, storage, c);
     }
-    INLINE void write(int64_t row, float* to) const { memcpy(to, at(row), channels * sizeof(float)); }
 };
 
-// Layer normalisation of one row: mean and variance over the channels, then weight and bias.
-INLINE void normalise(float* values, const Rows& weight, const Rows& bias, float eps) {
-    const int64_t channels = weight.channels, whole = channels / LANES * LANES;
-    Pack<float, LANES> sum = {};
-    for (int64_t c = 0; c < whole; c += LANES) sum += load<LANES>(values + c);
-    float total = sum_of(sum);
-    for (int64_t c = whole; c < channels; ++c) total += values[c];
-    const float mean = total / float(channels);
-    Pack<float, LANES> squares = {};
+// As many of a register's numbers as there is room for.
+template <typename T> INLINE void put(Pack<float, LANES> numbers, T* to, int64_t room) {
+    if (room >= LANES) return store<LANES>(to, numbers);
+    float lanes[LANES];
+    store<LANES>(lanes, numbers);
+    for (int64_t c = 0; c < room; ++c) narrow(lanes[c], to[c]);
+}
+
+template <typename T> INLINE Pack<float, LANES> get(const T* from, int64_t room) {
+    if (room >= LANES) return load<LANES>(from);
+    float lanes[LANES] = {};
+    for (int64_t c = 0; c < room; ++c) lanes[c] = widen(from[c]);
+    return load<LANES>(lanes);
+}
+
+// Layer norm of rows [first, first + AT_ONCE), of which `count` count: mean and variance over the channels, then weight and
+// bias, then GELU or the sum with a residual if asked for. A row alone would wait for its sums; of those at once, each goes on while others wait.
+constexpr int64_t AT_ONCE = 4;
+
+enum Then { NOTHING, GELU, SUM };
+
+template <Then THEN, typename T>
+INLINE void normalise(const Rows& rows, int64_t first, int64_t count, const Rows& weight, const Rows& bias, float eps, T* output,
+                      const T* residual = nullptr) {
+    const int64_t channels = rows.channels, whole = channels / LANES * LANES;
+    const float* row[AT_ONCE];
+    for (int k = 0; k < AT_ONCE; ++k) row[k] = rows.at(first + k);
+    float mean[AT_ONCE] = {}, scale[AT_ONCE] = {};
+    Pack<float, LANES> sum[AT_ONCE] = {}, squares[AT_ONCE] = {};
     for (int64_t c = 0; c < whole; c += LANES) {
-        const Pack<float, LANES> centred = load<LANES>(values + c) - mean;
-        squares += centred * centred;
+        for (int k = 0; k < AT_ONCE; ++k) sum[k] += load<LANES>(row[k] + c);
     }
-    total = sum_of(squares);
-    for (int64_t c = whole; c < channels; ++c) total += (values[c] - mean) * (values[c] - mean);
-    const float scale = 1.0f / std::sqrt(total / float(channels) + eps);
-    for (int64_t c = 0; c < weight.padded; c += LANES) {
-        const Pack<float, LANES> centred = load<LANES>(values + c) - mean;
-        store<LANES, float>(values + c, centred * scale * load<LANES>(weight.at(0) + c) + load<LANES>(bias.at(0) + c));
+    for (int64_t c = whole; c < channels; ++c) {
+        for (int k = 0; k < AT_ONCE; ++k) mean[k] += row[k][c];
+    }
+    add_sums<float, LANES>(mean, sum[0], sum[1], sum[2], sum[3]);
+    for (int k = 0; k < AT_ONCE; ++k) mean[k] /= float(channels);
+    for (int64_t c = 0; c < whole; c += LANES) {
+        for (int k = 0; k < AT_ONCE; ++k) {
+            const Pack<float, LANES> centred = load<LANES>(row[k] + c) - mean[k];
+            squares[k] += centred * centred;
+        }
+    }
+    for (int64_t c = whole; c < channels; ++c) {
+        for (int k = 0; k < AT_ONCE; ++k) scale[k] += (row[k][c] - mean[k]) * (row[k][c] - mean[k]);
+    }
+    add_sums<float, LANES>(scale, squares[0], squares[1], squares[2], squares[3]);
+    for (int k = 0; k < AT_ONCE; ++k) scale[k] = 1.0f / std::sqrt(scale[k] / float(channels) + eps);
+    for (int64_t c = 0; c < rows.padded; c += LANES) {
+        const Pack<float, LANES> by = load<LANES>(weight.at(0) + c), plus = load<LANES>(bias.at(0) + c);
+        for (int k = 0; k < count; ++k) {
+            Pack<float, LANES> result = (load<LANES>(row[k] + c) - mean[k]) * scale[k] * by + plus;
+            if constexpr (THEN == GELU) result = gelu_of<LANES>(result);
+            if constexpr (THEN == SUM) result += get(residual + k * channels + c, channels - c);
+            put(result, output + k * channels + c, channels - c);
+        }
     }
 }
 
 template <typename T> void bias_gelu_rows(int64_t begin, int64_t end, void* context) {
     const auto& p = *static_cast<const FusedProblem*>(context);
-    Rows row(1, p.channels), bias(1, p.channels);
-    bias.read(0, static_cast<const T*>(p.bias));
+    Rows bias(1, p.channels);
+    bias.read_parameter(p.bias, p.parameters);
     for (int64_t r = begin; r < end; ++r) {
-        row.read(0, static_cast<const T*>(p.input) + r * p.channels);
-        for (int64_t c = 0; c < row.padded; c += LANES) {
-            store<LANES, float>(row.at(0) + c, gelu_of<LANES>(load<LANES>(row.at(0) + c) + load<LANES>(bias.at(0) + c)));
+        const T* input = static_cast<const T*>(p.input) + r * p.channels;
+        T* output = static_cast<T*>(p.output) + r * p.channels;
+        for (int64_t c = 0; c < p.channels; c += LANES) {
+            const Pack<float, LANES> sum = get(input + c, p.channels - c) + load<LANES>(bias.at(0) + c);
+            put(gelu_of<LANES>(sum), output + c, p.channels - c);
         }
-        row.write(0, static_cast<T*>(p.output) + r * p.channels);
     }
 }
 
-// Layer norm of each row, and beside it the row plus a bias, if there is one.
+// Layer norm of each row, then GELU if asked for, and beside it, if asked for, the row plus a bias, if there is one.
 template <typename T> void norm_rows(int64_t begin, int64_t end, void* context) {
     const auto& p = *static_cast<const FusedProblem*>(context);
-    Rows row(1, p.channels), sum(1, p.channels), bias(1, p.channels), norm_weight(1, p.channels), norm_bias(1, p.channels);
-    if (p.bias != nullptr) bias.read(0, static_cast<const T*>(p.bias));
-    norm_weight.read(0, static_cast<const T*>(p.norm_weight));
-    norm_bias.read(0, static_cast<const T*>(p.norm_bias));
-    for (int64_t r = begin; r < end; ++r) {
-        row.read(0, static_cast<const T*>(p.input) + r * p.channels);
-        for (int64_t c = 0; c < row.padded; c += LANES) {
-            store<LANES, float>(sum.at(0) + c, load<LANES>(row.at(0) + c) + load<LANES>(bias.at(0) + c));
+    Rows rows(AT_ONCE, p.channels), bias(1, p.channels), norm_weight(1, p.channels), norm_bias(1, p.channels);
+    bias.read_parameter(p.bias, p.parameters);
+    norm_weight.read_parameter(p.norm_weight, p.parameters);
+    norm_bias.read_parameter(p.norm_bias, p.parameters);
+    for (int64_t r = begin; r < end; r += AT_ONCE) {
+        const int64_t count = end - r < AT_ONCE ? end - r : AT_ONCE;
+        for (int64_t k = 0; k < count; ++k) {
+            const int64_t at = (r + k) * p.channels;
+            rows.read(k, static_cast<const T*>(p.input) + at);
+            T* sum = static_cast<T*>(p.sum) + at;
+            for (int64_t c = 0; p.sum != nullptr && c < rows.padded; c += LANES) {
+                put(load<LANES>(rows.at(k) + c) + load<LANES>(bias.at(0) + c), sum + c, p.channels - c);
+            }
         }
-        sum.write(0, static_cast<T*>(p.sum) + r * p.channels);
-        normalise(row.at(0), norm_weight, norm_bias, float(p.eps));
-        row.write(0, static_cast<T*>(p.output) + r * p.channels);
+        T* output = static_cast<T*>(p.output) + r * p.channels;
+        if (p.gelu) {
+            normalise<GELU>(rows, 0, count, norm_weight, norm_bias, float(p.eps), output);
+        } else {
+            normalise<NOTHING>(rows, 0, count, norm_weight, norm_bias, float(p.eps), output);
+        }
+    }
+}
+
+// The layer norm of each row, times a scale if there is one, plus the same row of the residual.
+template <typename T> void add_norm_rows(int64_t begin, int64_t end, void* context) {
+    const auto& p = *static_cast<const FusedProblem*>(context);
+    Rows rows(AT_ONCE, p.channels), norm_weight(1, p.channels), norm_bias(1, p.channels);
+    norm_weight.read_parameter(p.norm_weight, p.parameters);
+    norm_bias.read_parameter(p.norm_bias, p.parameters);
+    for (int64_t c = 0; p.scale != nullptr && c < p.channels; ++c) {
+        const float scale = parameter<float>(p.scale, p.parameters, c);
+        norm_weight.at(0)[c] *= scale;
+        norm_bias.at(0)[c] *= scale;
+    }
+    for (int64_t r = begin; r < end; r += AT_ONCE) {
+        const int64_t count = end - r < AT_ONCE ? end - r : AT_ONCE, at = r * p.channels;
+        for (int64_t k = 0; k < count; ++k) rows.read(k, static_cast<const T*>(p.input) + at + k * p.channels);
+        normalise<SUM>(rows, 0, count, norm_weight, norm_bias, float(p.eps), static_cast<T*>(p.output) + at,
+                       static_cast<const T*>(p.residual) + at);
     }
 }
 
@@ -116,26 +181,24 @@ template <typename T> struct Depthwise {
 
     explicit Depthwise(const FusedProblem& problem)
         : p(problem), kernel(p.kernel_h * p.kernel_w, p.channels), bias(1, p.channels), norm_weight(1, p.channels),
-          norm_bias(1, p.channels), line(p.w_out, p.channels) {
+          norm_bias(1, p.channels), line((p.w_out + AT_ONCE - 1) / AT_ONCE * AT_ONCE, p.channels) {
         const int64_t taps = p.kernel_h * p.kernel_w;
         for (int64_t c = 0; c < p.channels; ++c) {
-            for (int64_t t = 0; t < taps; ++t) kernel.at(t)[c] = widen(static_cast<const T*>(p.weight)[c * taps + t]);
+            for (int64_t t = 0; t < taps; ++t) kernel.at(t)[c] = parameter<float>(p.weight, p.parameters, c * taps + t);
         }
-        bias.read(0, static_cast<const T*>(p.bias));
-        norm_weight.read(0, static_cast<const T*>(p.norm_weight));
-        norm_bias.read(0, static_cast<const T*>(p.norm_bias));
+        bias.read_parameter(p.bias, p.parameters);
+        norm_weight.read_parameter(p.norm_weight, p.parameters);
+        norm_bias.read_parameter(p.norm_bias, p.parameters);
     }
 
     void run(int64_t index) {
         const T* image = static_cast<const T*>(p.input) + index / p.h_out * p.h * p.w * p.channels;
         T* output = static_cast<T*>(p.output) + index * p.w_out * p.channels;
         for (int64_t x = 0; x < p.w_out; ++x) convolve(image, index % p.h_out, x);
-        for (int64_t x = 0; x < p.w_out; ++x) normalise(line.at(x), norm_weight, norm_bias, float(p.eps));
-        float* values = line.at(0);
-        for (int64_t c = 0; c < p.w_out * line.padded; c += LANES) {
-            store<LANES, float>(values + c, gelu_of<LANES>(load<LANES>(values + c)));
+        for (int64_t x = 0; x < p.w_out; x += AT_ONCE) {
+            const int64_t count = p.w_out - x < AT_ONCE ? p.w_out - x : AT_ONCE;
+            normalise<GELU>(line, x, count, norm_weight, norm_bias, float(p.eps), output + x * p.channels);
         }
-        for (int64_t x = 0; x < p.w_out; ++x) line.write(x, output + x * p.channels);
     }
 
     INLINE void convolve(const T* image, int64_t y, int64_t x) {
@@ -170,7 +233,7 @@ template <typename T> struct Depthwise {
                 }
             }
         }
-        for (int b = 0; b < BLOCKS; ++b) store<LANES, float>(line.at(x) + c + b * LANES, sum[b]);
+        for (int b = 0; b < BLOCKS; ++b) store<LANES>(line.at(x) + c + b * LANES, sum[b]);
     }
 };
 
@@ -181,10 +244,11 @@ template <typename T> void depthwise_lines(int64_t begin, int64_t end, void* con
 
 // Passes in the order of enum Pass, storage types in the order of enum Storage without float64.
 inline Range fused_of(int64_t pass, int64_t storage) {
-    static const Range table[3][3] = {
+    static const Range table[4][3] = {
         {bias_gelu_rows<float>, bias_gelu_rows<BFloat16>, bias_gelu_rows<Float16>},
         {depthwise_lines<float>, depthwise_lines<BFloat16>, depthwise_lines<Float16>},
         {norm_rows<float>, norm_rows<BFloat16>, norm_rows<Float16>},
+        {add_norm_rows<float>, add_norm_rows<BFloat16>, add_norm_rows<Float16>},
     };
     return table[pass][storage == FLOAT32 ? 0 : storage - 1];
 }

@@ -17,6 +17,7 @@ using Range = void (*)(int64_t begin, int64_t end, void* problem);
 
 #if defined(__GNUC__)
 #pragma GCC diagnostic ignored "-Wpsabi"  // packs wider than the baseline's registers never cross a call
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // the registers that the intrinsics of GCC 12 begin from
 #endif
 
 namespace baseline {
@@ -32,6 +33,9 @@ constexpr int LANES = 1;
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define X86_LEVELS
+#include <immintrin.h>
+
+#define X86_LANES 8
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v3")
 namespace avx2 {
@@ -41,7 +45,9 @@ constexpr int LANES = 8;
 #include "fused.h"
 }  // namespace avx2
 #pragma GCC pop_options
+#undef X86_LANES
 
+#define X86_LANES 16
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
 namespace avx512 {
@@ -51,6 +57,7 @@ constexpr int LANES = 16;
 #include "fused.h"
 }  // namespace avx512
 #pragma GCC pop_options
+#undef X86_LANES
 #endif
 
 namespace {
