@@ -106,7 +106,7 @@ def only_compiled(capability: int) -> Iterator[list[tuple[str, Setting, int, Any
     def compile_only(problem: triton_launch.Problem) -> None:
         setting = triton_launch.settings_of(problem)[0]
         constants = triton_launch.constants_of(problem, setting)
-        arguments = (*problem.tensors, problem.rows, -(-problem.rows // setting.rows), *problem.sizes)
+        arguments = (*problem.tensors, problem.parts(setting.rows)[0], *problem.sizes)
         options = {"num_warps": setting.warps, **triton_launch.COMPILER_OPTIONS}
         run = problem.kernel.load().run
         compiled = run(*arguments, grid=(1,), warmup=True, **constants, **options)

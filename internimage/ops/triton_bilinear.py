@@ -1,7 +1,7 @@
 """The pieces that the Triton kernels of all operators are made of. Only these import it, at the first call.
 
 H W size of a map, G groups (or heads), D channels per group, C = G*D, P taps. A row is one group of one output. A
-program takes some rows of one image with all their channels and walks over the taps.
+program takes some rows of one group of one image with all their channels and walks over the taps.
 
 Blocks have three axes, (PIECES, ROWS, WIDTH): a row's channels are PIECES pieces of WIDTH channels, and a thread holds
 one vector of each piece of one row. So what is computed once a row, (1, ROWS, 1), serves several vectors, and as all of
@@ -17,15 +17,20 @@ import triton.language as tl
 
 INTERPRETED: bool = triton.knobs.runtime.interpret  # fixed for the life of the process when kernels are defined
 LOG2_E = tl.constexpr(1.4426950408889634)
-UNROLLED = tl.constexpr(32)  # a softmax over more taps than this is a loop, over fewer it is written out
 
 
 @triton.jit
-def rows_of(programs, ROWS: tl.constexpr, INDEX: tl.constexpr):
-    """The image of this program, which takes one of ``programs`` parts of it, and its rows there, (1, ROWS, 1)."""
+def rows_of(parts, strips, G: tl.constexpr, ROWS: tl.constexpr, INDEX: tl.constexpr):
+    """What this program takes: image, strip, group, and the numbers of its rows within them, (1, ROWS, 1).
+
+    Each group of each strip of an image is cut in ``parts`` of ROWS rows. Programs of the same place follow each other,
+    so that what their groups read side by side is read once.
+    """
     program = tl.program_id(0)
-    image = (program // programs).to(tl.int64)
-    return image, (program % programs).to(INDEX) * ROWS + tl.arange(0, ROWS)[None, :, None]
+    place = program // G
+    number = (place % parts).to(INDEX) * ROWS + tl.arange(0, ROWS)[None, :, None]
+    strip = place // parts
+    return (strip // strips).to(tl.int64), strip % strips, (program % G).to(INDEX), number
 
 
 @triton.jit
@@ -73,10 +78,10 @@ def add_sample(
 @triton.jit
 def load_pieces(at, channel, active, D: tl.constexpr, PIECES: tl.constexpr, SUM: tl.constexpr):
     """The channels from ``at`` on, piece by piece: PIECES blocks as wide as ``channel``, (1, ROWS, WIDTH)."""
-    pieces: tuple = ()
+    pieces = ()
     for piece in tl.static_range(PIECES):
         first = piece * channel.shape[2]
-        pieces += (tl.load(at + first, mask=active & (channel < D - first), other=0.0).to(SUM),)
+        pieces += (tl.load(at + first, mask=active & (channel < D - first), other=0.0).to(SUM),)  # type: ignore[assignment]
     return pieces
 
 
@@ -106,22 +111,25 @@ def sample_grads(
     """
     weight = tl.where(inside, weight, 0.0)
     place = (y * w.to(INDEX) + x) * C
-    found: tuple = ()
+    found = ()
     for corner in tl.static_range(4):
         valid, share = corner_of(corner, inside, x, y, right, lower, weight, h, w)
         here = place + corner % 2 * C + corner // 2 * w.to(INDEX) * C
-        found += (_corner_grad(grads, at + here, into + here, channel, valid, share, D, SCATTER, SUM),)
-    above, below = found[1] - found[0], found[3] - found[2]
-    first, second = found[0] + right * above, found[2] + right * below
+        found += (_corner_grad(grads, at + here, into + here, channel, valid, share, D, SCATTER, SUM),)  # type: ignore[assignment]
+    above, below = found[1] - found[0], found[3] - found[2]  # type: ignore[misc]
+    first, second = found[0] + right * above, found[2] + right * below  # type: ignore[misc]
     return first + lower * (second - first), (above + lower * (below - above)) * weight, (second - first) * weight
 
 
 @triton.jit
-def softmax(at, active, P: tl.constexpr, SUM: tl.constexpr):
-    """For each row the largest logit, times log2(e), and one over the sum of what :func:`softmax_weight` gives."""
+def softmax(at, active, P: tl.constexpr, WRITTEN_OUT: tl.constexpr, SUM: tl.constexpr):
+    """For each row the largest logit, times log2(e), and one over the sum of what :func:`softmax_weight` gives.
+
+    Written out it needs no exchange between threads, but registers for all taps.
+    """
     top = tl.load(at, mask=active, other=0.0).to(SUM)
     total = tl.zeros_like(top)
-    if P <= UNROLLED:
+    if WRITTEN_OUT:
         for p in tl.static_range(1, P):
             top = tl.maximum(top, tl.load(at + p, mask=active, other=0.0).to(SUM))
         top *= LOG2_E

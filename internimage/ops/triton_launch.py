@@ -48,8 +48,9 @@ class Kernel(NamedTuple):
 class Problem(NamedTuple):
     """One call, as the kernels see it.
 
-    ``constants(setting)`` are what is compiled in; they must follow from ``call`` and from the dtype. ``zeroed`` is a
-    tensor that launches add to: a measurement leaves it at zero.
+    ``strips`` strips of ``length`` outputs in each of ``images`` images, with ``groups`` rows an output.
+    ``constants()`` are what is compiled in; they must follow from ``call`` and from the dtype. ``zeroed`` is a tensor
+    that launches add to: a measurement leaves it at zero.
     """
 
     kernel: Kernel
@@ -57,12 +58,24 @@ class Problem(NamedTuple):
     tensors: tuple[Tensor, ...]
     sizes: tuple
     images: int
-    rows: int
+    strips: int
+    length: int
+    groups: int
     depth: int
     taps: int
     reach: int
     constants: Callable[[], dict[str, Any]]
     zeroed: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """Of all images."""
+        return self.images * self.strips * self.length * self.groups
+
+    def parts(self, rows: int) -> tuple[int, int]:
+        """Parts that a strip is cut in for programs of so many rows, and the number of programs."""
+        parts = -(-self.length // rows)
+        return parts, parts * self.groups * self.strips * self.images
 
 
 class Launch(NamedTuple):
@@ -96,7 +109,7 @@ def launch(problem: Problem) -> None:
     first = tensors[0]
     pointers = [tensor.data_ptr() for tensor in tensors]
     aligned = not any(pointer & 15 for pointer in pointers) or tuple(pointer & 15 == 0 for pointer in pointers)
-    crowd = (problem.images * problem.rows).bit_length() >> 1
+    crowd = problem.rows.bit_length() >> 1
     short = problem.reach < INT32_ADDRESSES
     key = (problem.kernel, problem.call, first.dtype, first.device, aligned, crowd, short, tuning.generation)
     known = _launches.get(key)
@@ -106,9 +119,8 @@ def launch(problem: Problem) -> None:
             if known.compiled is not None and short:
                 _launches[key] = known
             return
-        programs = -(-problem.rows // known.rows)
-        run = known.compiled[(programs * problem.images, 1, 1)]
-        run(*tensors, problem.rows, programs, *problem.sizes, *known.constants)
+        parts, programs = problem.parts(known.rows)
+        known.compiled[(programs, 1, 1)](*tensors, parts, *problem.sizes, *known.constants)
 
 
 def on_device(device: torch.device) -> contextlib.AbstractContextManager:
@@ -131,10 +143,9 @@ def _first_launch(problem: Problem) -> Launch:
 def _launch_with(problem: Problem, setting: Setting) -> Launch:
     kernel = problem.kernel.load()
     constants = constants_of(problem, setting)
-    programs = -(-problem.rows // setting.rows)
-    run = kernel[(programs * problem.images, 1, 1)]
-    arguments = (*problem.tensors, problem.rows, programs, *problem.sizes)
-    compiled = run(*arguments, **constants, num_warps=setting.warps, **COMPILER_OPTIONS)
+    parts, programs = problem.parts(setting.rows)
+    arguments = (*problem.tensors, parts, *problem.sizes)
+    compiled = kernel[(programs, 1, 1)](*arguments, **constants, num_warps=setting.warps, **COMPILER_OPTIONS)
     if not hasattr(compiled, "__getitem__"):  # the interpreter compiles nothing
         return Launch(None, setting.rows, ())
     return Launch(compiled, setting.rows, tuple(constants[name] for name in kernel.arg_names[len(arguments) :]))
@@ -142,8 +153,7 @@ def _launch_with(problem: Problem, setting: Setting) -> Launch:
 
 def settings_of(problem: Problem) -> Sequence[Setting]:
     """The settings that fit a problem, the one to take unmeasured first."""
-    rows = problem.images * problem.rows
-    return candidates(problem.depth, _vector_of(problem), _size_of(problem), rows, problem.kernel.forward)
+    return candidates(problem.depth, _vector_of(problem), _size_of(problem), problem.rows, problem.kernel.forward)
 
 
 def constants_of(problem: Problem, setting: Setting) -> dict[str, Any]:
@@ -192,7 +202,7 @@ def class_of(problem: Problem) -> str:
     card = f"{torch.cuda.get_device_name(first.device)} triton {triton.__version__}" if first.is_cuda else "no card"
     dtype = str(first.dtype).removeprefix("torch.")
     operator = problem.kernel.module.split(".")[1]
-    crowd = (problem.images * problem.rows).bit_length() >> 1
+    crowd = problem.rows.bit_length() >> 1
     kind = "softmax" if problem.constants()["SOFTMAX"] else "weights"
     return (
         f"{operator} {problem.kernel.name} | {card} | {dtype} depth {problem.depth} taps {problem.taps} {kind} "
@@ -212,8 +222,8 @@ def _seconds(problem: Problem) -> Callable[[tuple[int, ...]], float]:
 
         try:
             found = _launch_with(problem, Setting(*setting))
-            run = found.compiled[(-(-problem.rows // found.rows) * problem.images, 1, 1)]
-            arguments = (*problem.tensors, problem.rows, -(-problem.rows // found.rows), *problem.sizes)
+            parts, programs = problem.parts(found.rows)
+            run, arguments = found.compiled[(programs, 1, 1)], (*problem.tensors, parts, *problem.sizes)
             return do_bench(lambda: run(*arguments, *found.constants), warmup=5, rep=30, return_mode="median") / 1e3
         except Exception:  # whatever the compiler or the driver thinks of a setting, another one may do
             return math.inf

@@ -52,11 +52,15 @@ def candidates(depth: int, vector: int, size: int, rows: int, forward: bool) -> 
     """
     whole = next_power_of_2(depth)
     vectors = whole // vector
-    # 32 bytes a thread, so that a position is computed once for two vectors; few threads a row only where few registers
-    # hold it
-    lanes = max(min(2 if forward else 4, vectors), min(vectors, whole * size // 32), vectors // 8)
+    # 32 bytes a thread, so that a position is computed once for two vectors; from two threads to eight vectors each
+    lanes = max(min(2, vectors), min(vectors, whole * size // 32), vectors // 8)
     lanes = min(lanes, 128)
-    warps = 4 if not forward or rows * lanes >= THREADS_OF_A_FULL_CARD or lanes > 32 else 1
+    if lanes > 32:
+        warps = 4
+    elif forward:  # the more rows a program has, the more of what it reads it has read before
+        warps = 4 if rows * lanes >= THREADS_OF_A_FULL_CARD else 1
+    else:  # what changes threads stays within the only warp, and nobody waits
+        warps = 1
     first = Setting(lanes, warps, 3 if forward else 1)
     tried = [first]
     for other_lanes in (lanes, 2 * lanes, lanes // 2):

@@ -22,14 +22,14 @@ def own_triton_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
-def test_a_thread_shares_nothing_in_the_forward_pass():
-    """Neither shared memory nor barriers: what a row needs is computed where its channels lie."""
+def test_no_warp_waits_for_another():
+    """There are no barriers, and in the forward pass no shared memory: a row's numbers are where its channels are."""
     shape = ShapeClass("dcnv3", torch.bfloat16, 4, 16, softmax=True)
     forward, backward = measure(shape, 90)
     assert (forward.kernel, backward.kernel) == ("forward", "backward")
     assert forward.shared == forward.barriers == forward.spilled == 0
     assert forward.registers <= 80 and forward.per_channel < 22
-    assert backward.registers <= 80 and backward.per_channel < 80 and backward.barriers <= 2
+    assert backward.registers <= 80 and backward.per_channel < 55 and backward.barriers == 0
 
 
 def test_the_table_has_a_line_a_kernel():
@@ -45,4 +45,4 @@ def test_no_class_spills(shape, capability):
     for row in measure(shape, capability):
         assert row.spilled <= SPILLS, row
         assert row.registers <= 128, row
-        assert row.kernel == "backward" or row.shared == row.barriers == 0, row
+        assert row.barriers == 0 and (row.kernel == "backward" or row.shared == 0), row

@@ -43,8 +43,6 @@ def _groups() -> dict[str, list[str]]:
         for dtype in DTYPES:
             name = f"{operator} in {dtype.removeprefix('torch.')}"
             groups[name] = [f"tests/ops/{operator}_triton_cases.py", "-m", "slow", "-k", dtype]
-    rest = " and ".join(f"not {dtype}" for dtype in DTYPES)
-    groups["dcnv3 at length"] = ["tests/ops/dcnv3_triton_cases.py", "-m", "slow", "-k", rest]
     return groups
 
 

@@ -79,17 +79,21 @@ def test_every_case_in_every_dtype_with_its_own_launch_settings(case, dtype, sof
     check_against_reference(case, dtype, softmax)
 
 
-@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
+SOME_RECORDED = ("base_k3", "remove_center_k3", "far_offsets", "asymmetric", "scale2_k3")
+
+
+@pytest.mark.parametrize("case", [c for c in RECORDED if c["name"] in SOME_RECORDED], ids=lambda case: case["name"])
 def test_matches_the_released_operator(large_blocks, case):
     inputs, want = load_recorded(case)
     assert_same(on_the_host(run(inputs.to(torch.float64).to(DEVICE), "triton")), want, "operator")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
-def test_matches_the_released_operator_in_float32_with_its_own_launch_settings(case):
+def test_matches_the_released_operator_in_every_case_with_its_own_launch_settings(case, dtype):
     inputs, want = load_recorded(case)
-    assert_same(on_the_host(run(inputs.to(torch.float32).to(DEVICE), "triton")), want, "operator")
+    assert_same(on_the_host(run(inputs.to(dtype).to(DEVICE), "triton")), want, "operator")
 
 
 def on_the_host(result: Result) -> Result:
@@ -282,10 +286,9 @@ def test_sums_in_order_where_determinism_is_asked_for(large_blocks, deterministi
 
 def test_the_order_of_the_sums_does_not_depend_on_the_launch(deterministic, monkeypatch):
     """Numbers of very different size, whose sum changes with the order."""
-    inputs = Case("crowd", (1, 6, 6), 3, Geometry((2, 2), (1, 1), (1, 1), groups=2), offset_std=3.0).make(torch.float32)
-    inputs = replace(
-        inputs, grad_output=inputs.grad_output * 10.0 ** torch.arange(-4, 5, device=DEVICE).repeat(24).view(1, 6, 6, 6)
-    )
+    inputs = Case("crowd", (1, 6, 6), 3, Geometry((2, 2), groups=2), offset_std=3.0).make(torch.float32)
+    sizes = 10.0 ** torch.linspace(-4, 4, inputs.grad_output.numel(), device=DEVICE).view(inputs.grad_output.shape)
+    inputs = replace(inputs, grad_output=inputs.grad_output * sizes)
     deterministic(True)
     got = []
     for setting in (Setting(2, 32, 1), Setting(2, 8, 1)):

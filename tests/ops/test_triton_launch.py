@@ -51,10 +51,10 @@ def test_the_second_call_of_a_class_launches_what_the_first_compiled(compiled):
     call(), call(size=(2, 6, 5)), call(size=(3, 5, 4))
     assert len(compiled) == 1 and len(compiled[0].launches) == 2
     (grid, arguments), _ = compiled[0].launches
-    assert grid == (2, 1, 1)  # two images of 60 rows, in programs of 64
+    assert grid == (4, 1, 1)  # two images of two groups of 30 rows, in programs of 64
     tensors, numbers = arguments[:4], arguments[4:]
     assert all(isinstance(tensor, torch.Tensor) for tensor in tensors)
-    assert numbers == (60, 1, 6, 5, 5, "constants")
+    assert numbers == (1, 1, 5, 6, 5, 6, 5, "constants")
 
 
 DIFFERENT = {
@@ -157,7 +157,7 @@ def test_few_rows_are_spread_over_more_programs():
 def test_one_channel_is_added_at_a_time_before_sm_90(monkeypatch):
     inputs = Case("any", (1, 3, 4), 16, GEOMETRY).make(torch.float16)
     kernel = Kernel(".dcnv3.triton_kernels", "backward_kernel")
-    problem = Problem(kernel, (), (inputs.input,), (), 1, 24, 16, 9, 100, dict)
+    problem = Problem(kernel, (), (inputs.input,), (), 1, 1, 12, 2, 16, 9, 100, dict)
     found = []
     for capability in (80, 90):
         monkeypatch.setattr(triton_launch, "capability", lambda capability=capability: capability)

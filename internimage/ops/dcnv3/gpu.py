@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -66,6 +67,7 @@ def problem_of(
     """
     n, h, w, c = input.shape
     _, h_out, w_out, _ = output.shape
+    strips, width = _strips(w_out)
     offset, mask, *grads = lanes
     distances = tuple(distance for lane in lanes for distance in (lane.row, lane.group))
 
@@ -81,15 +83,25 @@ def problem_of(
         FORWARD if sums is None else BACKWARD,
         (geometry, softmax, c, distances, sums is not None and sums.scatter),
         tensors,
-        (h, w, w_out),
+        (strips, width, h, w, h_out, w_out),
         images=n,
-        rows=h_out * w_out * geometry.groups,
+        strips=strips,
+        length=h_out * width,
+        groups=geometry.groups,
         depth=c // geometry.groups,
         taps=geometry.taps,
         reach=max(h * w * c, h_out * w_out * max(c, *distances)),
         constants=constants,
         zeroed=None if sums is None else sums.total,
     )
+
+
+@functools.cache
+def _strips(w_out: int) -> tuple[int, int]:
+    """Into how many strips an output is cut, and their width: about 8, and as few columns too many as can be."""
+    width = min((8, 7, 9, 6, 10), key=lambda width: -w_out % width)
+    width = min(width, w_out)
+    return -(-w_out // width), width
 
 
 def _constants(geometry: Geometry, softmax: bool, distances: tuple[int, ...]) -> dict[str, Any]:

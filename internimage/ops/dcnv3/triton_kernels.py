@@ -23,19 +23,25 @@ from ..triton_bilinear import (
 )
 from ..triton_ordered import note_parts
 
-_SIZES = ["rows", "programs", "h", "w", "w_out"]  # no kernel of their own for sizes of 1 or multiples of 16
+# no kernel of their own for sizes of 1 or multiples of 16
+_SIZES = ["parts", "strips", "width", "h", "w", "h_out", "w_out"]
 
 
 @triton.jit
 def _origins(
-    row, w_out, G: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+    number, strip, width, h_out, w_out, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     ORIGIN_Y: tl.constexpr, ORIGIN_X: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """Output pixel and group of each row, and where tap (0, 0) samples without learned offset, (x, y)."""
-    pixel, group = row // G, row % G
-    y_out = pixel // w_out
-    x_out = pixel - y_out * w_out
-    return pixel, group, (x_out * STRIDE_W).to(SUM) + ORIGIN_X, (y_out * STRIDE_H).to(SUM) + ORIGIN_Y
+    """Whether there is an output pixel, its number, and where its tap (0, 0) samples without learned offset, (x, y).
+
+    Pixels are taken in strips of ``width`` columns, line by line, so that those of a program are near each other in
+    both directions and find in the cache what others of them have read.
+    """
+    y_out = number // width
+    x_out = strip * width + (number - y_out * width)
+    active = (y_out < h_out) & (x_out < w_out)
+    x, y = (x_out * STRIDE_W).to(SUM) + ORIGIN_X, (y_out * STRIDE_H).to(SUM) + ORIGIN_Y
+    return active, y_out * w_out + x_out, x, y
 
 
 @triton.jit
@@ -58,7 +64,7 @@ def _sample(
 @triton.jit(do_not_specialize=_SIZES)
 def forward_kernel(
     input, offset, mask, output,
-    rows, programs, h, w, w_out,
+    parts, strips, width, h, w, h_out, w_out,
     G: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
     KERNEL_H: tl.constexpr, CENTER: tl.constexpr,
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
@@ -67,16 +73,17 @@ def forward_kernel(
     SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
     PIECES: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    image, row = rows_of(programs, ROWS, INDEX)
-    active = row < rows
+    image, strip, group, number = rows_of(parts, strips, G, ROWS, INDEX)
     channel = channels_of(PIECES, WIDTH)
-    pixel, group, origin_x, origin_y = _origins(row, w_out, G, STRIDE_H, STRIDE_W, ORIGIN_Y, ORIGIN_X, SUM)
-    before = image * (rows // G)
+    active, pixel, origin_x, origin_y = _origins(
+        number, strip, width, h_out, w_out, STRIDE_H, STRIDE_W, ORIGIN_Y, ORIGIN_X, SUM
+    )  # fmt: skip
+    before = image * h_out * w_out
     offset_at = offset + before * OFFSET_ROW + (pixel * OFFSET_ROW + group * OFFSET_GROUP)
     mask_at = mask + before * MASK_ROW + (pixel * MASK_ROW + group * MASK_GROUP)
     at = input + image * h * w * (G * D) + (group * D + channel)
     if SOFTMAX:
-        top, inverse = softmax(mask_at, active, P, SUM)
+        top, inverse = softmax(mask_at, active, P, P <= 32, SUM)
     sums = tl.zeros((PIECES, ROWS, WIDTH), SUM)
     for p in tl.range(0, P, loop_unroll_factor=UNROLL):
         weight = tl.load(mask_at + p, mask=active, other=0.0).to(SUM)
@@ -88,14 +95,14 @@ def forward_kernel(
         sums = add_sample(sums, at, channel < D, inside, x, y, right, lower, weight, h, w, G * D, SUM, INDEX)
     if SOFTMAX:
         sums *= inverse
-    output += image * rows * D + (row * D + channel)
+    output += before * (G * D) + (pixel * (G * D) + group * D + channel)
     tl.store(output, sums.to(output.dtype.element_ty), mask=active & (channel < D))
 
 
 @triton.jit(do_not_specialize=_SIZES)
 def backward_kernel(
     grad_output, input, offset, mask, grad_input, grad_offset, grad_mask, keys, shares,
-    rows, programs, h, w, w_out,
+    parts, strips, width, h, w, h_out, w_out,
     G: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
     KERNEL_H: tl.constexpr, CENTER: tl.constexpr,
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
@@ -106,11 +113,12 @@ def backward_kernel(
     SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr, SCATTER: tl.constexpr, TAPS: tl.constexpr,
     PIECES: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    image, row = rows_of(programs, ROWS, INDEX)
-    active = row < rows
+    image, strip, group, number = rows_of(parts, strips, G, ROWS, INDEX)
     channel = channels_of(1, WIDTH)
-    pixel, group, origin_x, origin_y = _origins(row, w_out, G, STRIDE_H, STRIDE_W, ORIGIN_Y, ORIGIN_X, SUM)
-    before = image * (rows // G)
+    active, pixel, origin_x, origin_y = _origins(
+        number, strip, width, h_out, w_out, STRIDE_H, STRIDE_W, ORIGIN_Y, ORIGIN_X, SUM
+    )  # fmt: skip
+    before = image * h_out * w_out
     offset_at = offset + before * OFFSET_ROW + (pixel * OFFSET_ROW + group * OFFSET_GROUP)
     mask_at = mask + before * MASK_ROW + (pixel * MASK_ROW + group * MASK_GROUP)
     grad_offset_at = grad_offset + before * GRAD_OFFSET_ROW + (pixel * GRAD_OFFSET_ROW + group * GRAD_OFFSET_GROUP)
@@ -118,10 +126,11 @@ def backward_kernel(
     at = input + image * h * w * (G * D) + (group * D + channel)
     into = grad_input + image * h * w * (G * D) + (group * D + channel)
     first_key = image * h * w * G + group
-    keys += (image * rows + row) * (4 * P)
-    shares += (image * rows + row) * (4 * P)
-    grads = load_pieces(grad_output + image * rows * D + (row * D + channel), channel, active, D, PIECES, SUM)
-    top, inverse = softmax(mask_at, active, P, SUM) if SOFTMAX else (0.0, 1.0)
+    keys += ((before + pixel) * G + group) * (4 * P)
+    shares += ((before + pixel) * G + group) * (4 * P)
+    grad_output += before * (G * D) + (pixel * (G * D) + group * D + channel)
+    grads = load_pieces(grad_output, channel, active, D, PIECES, SUM)
+    top, inverse = softmax(mask_at, active, P, False, SUM) if SOFTMAX else (0.0, 1.0)
     tap = tl.arange(0, TAPS)[None, None, :]
     weight_grads = tl.zeros((1, ROWS, TAPS), SUM)
     for p in range(P):

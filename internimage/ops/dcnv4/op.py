@@ -14,22 +14,23 @@ from ..dcnv3 import op as dcnv3_op
 from ..dispatch import Backend, named
 from ..geometry import Geometry
 from . import cpu
-from .packed import unpack
+from .packed import unpack, views
 
 
 def _on_packed_tensors(backend: Backend) -> Backend:
     """A backend of DCNv3 as one of DCNv4."""
     run_backward = backend.backward
+    parts = views if run_backward else unpack  # plain PyTorch is differentiated through the parts
 
     def on_views(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool) -> Tensor:
-        return backend.forward(input, *unpack(offset_mask, geometry), geometry, softmax)
+        return backend.forward(input, *parts(offset_mask, geometry), geometry, softmax)
 
     def backward(grad_output: Tensor, input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool):
         assert run_backward is not None
         grad_offset_mask = offset_mask.new_empty(offset_mask.shape)
         grad_offset_mask[..., 3 * geometry.groups * geometry.taps :].zero_()  # what is not read has no influence
-        offset, mask = unpack(offset_mask, geometry)
-        into = unpack(grad_offset_mask, geometry)
+        offset, mask = views(offset_mask, geometry)
+        into = views(grad_offset_mask, geometry)
         grad_input, *_ = run_backward(grad_output, input, offset, mask, geometry, softmax, into)
         return grad_input, grad_offset_mask
 

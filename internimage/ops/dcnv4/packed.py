@@ -49,3 +49,14 @@ def unpack(offset_mask: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     taps = geometry.taps
     groups = offset_mask[..., : 3 * geometry.groups * taps].unflatten(-1, (geometry.groups, 3 * taps))
     return groups[..., : 2 * taps], groups[..., 2 * taps :]
+
+
+def views(offset_mask: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """The same outside autograd and graphs, in half the time."""
+    n, h, w, _ = offset_mask.shape
+    *outer, last = offset_mask.stride()
+    groups, taps = geometry.groups, geometry.taps
+    strides = (*outer, 3 * taps * last, last)
+    start = offset_mask.storage_offset()
+    offset = offset_mask.as_strided((n, h, w, groups, 2 * taps), strides, start)
+    return offset, offset_mask.as_strided((n, h, w, groups, taps), strides, start + 2 * taps * last)

@@ -24,7 +24,7 @@ from ..triton_bilinear import (
 )
 from ..triton_ordered import note_parts
 
-_SIZES = ["rows", "programs", "pixels"]  # no kernel of their own for sizes of 1 or multiples of 16
+_SIZES = ["parts", "queries", "pixels"]  # no kernel of their own for sizes of 1 or multiples of 16
 
 
 @triton.jit
@@ -48,22 +48,21 @@ def _sample(at, p, active, h, w, SUM: tl.constexpr):
 @triton.jit(do_not_specialize=_SIZES)
 def forward_kernel(
     values, locations, weights, output,
-    rows, programs, pixels, sizes,
+    parts, queries, pixels, sizes,
     G: tl.constexpr, D: tl.constexpr, P: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
     LOCATION_ROW: tl.constexpr, LOCATION_GROUP: tl.constexpr, WEIGHT_ROW: tl.constexpr, WEIGHT_GROUP: tl.constexpr,
     SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
     PIECES: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    image, row = rows_of(programs, ROWS, INDEX)
-    active = row < rows
+    image, _, head, query = rows_of(parts, 1, G, ROWS, INDEX)
+    active = query < queries
     channel = channels_of(PIECES, WIDTH)
-    query, head = row // G, row % G
-    before = image * (rows // G)
+    before = image * queries
     location_at = locations + before * LOCATION_ROW + (query * LOCATION_ROW + head * LOCATION_GROUP)
     weight_at = weights + before * WEIGHT_ROW + (query * WEIGHT_ROW + head * WEIGHT_GROUP)
     at = values + image * pixels * (G * D) + (head * D + channel)
     if SOFTMAX:
-        top, inverse = softmax(weight_at, active, P, SUM)
+        top, inverse = softmax(weight_at, active, P, P <= 32, SUM)
     sums = tl.zeros((PIECES, ROWS, WIDTH), SUM)
     for level in range(LEVELS):
         h, w = _size_of(level, sizes, LEVELS)
@@ -77,14 +76,14 @@ def forward_kernel(
         at += h.to(INDEX) * w * (G * D)
     if SOFTMAX:
         sums *= inverse
-    output += image * rows * D + (row * D + channel)
+    output += before * (G * D) + (query * (G * D) + head * D + channel)
     tl.store(output, sums.to(output.dtype.element_ty), mask=active & (channel < D))
 
 
 @triton.jit(do_not_specialize=_SIZES)
 def backward_kernel(
     grad_output, values, locations, weights, grad_values, grad_locations, grad_weights, keys, shares,
-    rows, programs, pixels, sizes,
+    parts, queries, pixels, sizes,
     G: tl.constexpr, D: tl.constexpr, P: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
     LOCATION_ROW: tl.constexpr, LOCATION_GROUP: tl.constexpr, WEIGHT_ROW: tl.constexpr, WEIGHT_GROUP: tl.constexpr,
     GRAD_LOCATION_ROW: tl.constexpr, GRAD_LOCATION_GROUP: tl.constexpr,
@@ -92,11 +91,10 @@ def backward_kernel(
     SOFTMAX: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr, SCATTER: tl.constexpr, TAPS: tl.constexpr,
     PIECES: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    image, row = rows_of(programs, ROWS, INDEX)
-    active = row < rows
+    image, _, head, query = rows_of(parts, 1, G, ROWS, INDEX)
+    active = query < queries
     channel = channels_of(1, WIDTH)
-    query, head = row // G, row % G
-    before = image * (rows // G)
+    before = image * queries
     location_at = locations + before * LOCATION_ROW + (query * LOCATION_ROW + head * LOCATION_GROUP)
     weight_at = weights + before * WEIGHT_ROW + (query * WEIGHT_ROW + head * WEIGHT_GROUP)
     grad_location_at = grad_locations + before * GRAD_LOCATION_ROW
@@ -105,10 +103,11 @@ def backward_kernel(
     at = values + image * pixels * (G * D) + (head * D + channel)
     into = grad_values + image * pixels * (G * D) + (head * D + channel)
     first_key = image * pixels * G + head
-    keys += (image * rows + row) * (4 * P)
-    shares += (image * rows + row) * (4 * P)
-    grads = load_pieces(grad_output + image * rows * D + (row * D + channel), channel, active, D, PIECES, SUM)
-    top, inverse = softmax(weight_at, active, P, SUM) if SOFTMAX else (0.0, 1.0)
+    keys += ((before + query) * G + head) * (4 * P)
+    shares += ((before + query) * G + head) * (4 * P)
+    grad_output += before * (G * D) + (query * (G * D) + head * D + channel)
+    grads = load_pieces(grad_output, channel, active, D, PIECES, SUM)
+    top, inverse = softmax(weight_at, active, P, False, SUM) if SOFTMAX else (0.0, 1.0)
     tap = tl.arange(0, TAPS)[None, None, :]
     weight_grads = tl.zeros((1, ROWS, TAPS), SUM)
     for level in range(LEVELS):
