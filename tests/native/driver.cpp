@@ -136,7 +136,7 @@ int64_t parameters_of(int64_t storage) { return storage == FLOAT64 || coin() ? s
 Call random_call(int64_t storage) {
     Call call;
     DeformableProblem& p = call.p;
-    p.storage = storage, p.bias_storage = parameters_of(storage);
+    p.storage = storage, p.bias_storage = parameters_of(storage), p.offset_storage = parameters_of(storage);
     p.softmax = coin();
     p.n = whole(0, 2), p.h = whole(1, 9), p.w = whole(1, 9);
     p.groups = whole(1, 4), p.depth = pick_of<int64_t>({1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 32, 33, 48, 67});
@@ -169,7 +169,7 @@ Call random_call(int64_t storage) {
         p.offset_scale = pick_of({1.0, 2.0, -1.0});
     }
     // the last row ends with its numbers, whatever the distance of the rows
-    call.offset.reset(new Buffer(rows ? call.offset_place(rows - 1, 2 * lanes - 1) + 1 : 0, storage));
+    call.offset.reset(new Buffer(rows ? call.offset_place(rows - 1, 2 * lanes - 1) + 1 : 0, p.offset_storage));
     call.mask.reset(new Buffer(rows ? call.mask_place(rows - 1, lanes - 1) + 1 : 0, storage));
     call.input.reset(new Buffer(p.n * p.h * p.w * p.channels(), storage));
     call.grad_output.reset(new Buffer(rows * p.channels(), storage));
@@ -275,7 +275,7 @@ Result kernels(const Call& call) {
     DeformableProblem p = call.p;
     const int64_t rows = p.n * p.h_out * p.w_out, lanes = rows * p.groups * p.taps();
     Buffer output(rows * p.channels(), p.storage);
-    Buffer grad_offset(call.offset->count, p.storage), grad_mask(call.mask->count, p.storage);
+    Buffer grad_offset(call.offset->count, p.offset_storage), grad_mask(call.mask->count, p.storage);
     Buffer grad_input(call.input->count, p.storage == FLOAT64 ? FLOAT64 : FLOAT32, 0.0);
     p.input = call.input->data(), p.offset = call.offset->data(), p.mask = call.mask->data();
     if (call.offset_bias) p.offset_bias = call.offset_bias->data(), p.mask_bias = call.mask_bias->data();

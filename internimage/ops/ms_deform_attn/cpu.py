@@ -28,9 +28,7 @@ def why_not(call: Call) -> list[str]:
 
 
 def forward(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool = False) -> Tensor:
-    """Shapes as in ``reference``; with ``softmax`` the weights are logits."""
-    if locations.dtype != values.dtype:  # float32 beside a half type; the kernel knows one dtype
-        return forward(values.float(), locations, weights.float(), sizes, softmax).to(values.dtype)
+    """Shapes as in ``reference``; with ``softmax`` the weights are logits. Locations may be float32 beside half types."""
     n, queries = weights.shape[:2]
     call, _levels = _call(values, locations, weights, sizes, softmax)
     return call.forward(values.new_empty(n, queries, values.shape[-1]))
@@ -45,10 +43,6 @@ def backward(
     softmax: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of values, locations and weights."""
-    if locations.dtype != values.dtype:
-        tensors = (grad_output.float(), values.float(), locations, weights.float())
-        grad_values, grad_locations, grad_weights = backward(*tensors, sizes, softmax)
-        return grad_values.to(values.dtype), grad_locations, grad_weights.to(weights.dtype)
     grad_locations, grad_weights = (torch.empty(t.shape, dtype=t.dtype) for t in (locations, weights))
     call, _levels = _call(values, locations, weights, sizes, softmax)
     grad_values = call.backward(grad_output, grad_locations.unsqueeze(1), grad_weights.unsqueeze(1))

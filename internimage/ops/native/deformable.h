@@ -147,15 +147,17 @@ template <typename T, bool LEVELS> struct Deformable {
         // groups side by side are one long run
         const bool joined = p.offset_group == 2 * taps && p.mask_group == taps;
         const int64_t length = joined ? each : taps;
-        for (int64_t k = 0; k < pixels; ++k) {
-            const T* offset = static_cast<const T*>(p.offset) + (row + k) * p.offset_row + first * p.offset_group;
-            const T* mask = static_cast<const T*>(p.mask) + (row + k) * p.mask_row + first * p.mask_group;
-            const Real* bias = biases.get() + first * taps;
-            for (int64_t lane = k * each; lane < (k + 1) * each; lane += length) {
-                read(tile, lane, length, offset, mask, bias, count);
-                offset += p.offset_group, mask += p.mask_group, bias += length;
+        with_offsets(p.offset, [&](const auto* offsets) {
+            for (int64_t k = 0; k < pixels; ++k) {
+                const auto* offset = offsets + (row + k) * p.offset_row + first * p.offset_group;
+                const T* mask = static_cast<const T*>(p.mask) + (row + k) * p.mask_row + first * p.mask_group;
+                const Real* bias = biases.get() + first * taps;
+                for (int64_t lane = k * each; lane < (k + 1) * each; lane += length) {
+                    read(tile, lane, length, offset, mask, bias, count);
+                    offset += p.offset_group, mask += p.mask_group, bias += length;
+                }
             }
-        }
+        });
         if (p.softmax) exponentials(tile.mask, pixels * groups);
         if constexpr (LEVELS) {
             place_in_levels(tile, lanes);
@@ -164,8 +166,17 @@ template <typename T, bool LEVELS> struct Deformable {
         }
     }
 
+    // Offsets, or their gradient, by the type they are stored in.
+    template <typename Void, typename Use> INLINE void with_offsets(Void* at, Use use) const {
+        using Same = typename std::conditional<std::is_const<Void>::value, const T, T>::type;
+        using Wide = typename std::conditional<std::is_const<Void>::value, const Real, Real>::type;
+        if (std::is_same<T, Real>::value || p.offset_storage == p.storage) return use(static_cast<Same*>(at));
+        use(static_cast<Wide*>(at));
+    }
+
     // Offsets and mask of some lanes, biases added.
-    INLINE void read(Tile<Real>& tile, int64_t lane, int64_t length, const T* offset, const T* mask, const Real* bias,
+    template <typename Offset>
+    INLINE void read(Tile<Real>& tile, int64_t lane, int64_t length, const Offset* offset, const T* mask, const Real* bias,
                      int64_t count) const {
         Real *to_x = tile.offset_x + lane, *to_y = tile.offset_y + lane, *to_mask = tile.mask + lane;
         const Real *bias_y = bias + count, *bias_mask = bias_y + count;
@@ -499,18 +510,20 @@ template <typename T, bool LEVELS> struct Deformable {
                 for (int64_t i = g * taps; i < (g + 1) * taps; ++i) of_mask[i] = mask[i] * (of_mask[i] - mean);
             }
         }
-        for (int64_t k = 0; k < pixels; ++k) {
-            T* grad_offset = static_cast<T*>(p.grad_offset) + (row + k) * p.grad_offset_row + first * p.grad_offset_group;
-            T* grad_mask = static_cast<T*>(p.grad_mask) + (row + k) * p.grad_mask_row + first * p.grad_mask_group;
-            for (int64_t lane = k * each; lane < (k + 1) * each; lane += taps) {
-                for (int64_t i = 0; i < taps; ++i) {
-                    narrow(of_x[lane + i], grad_offset[2 * i]);
-                    narrow(of_y[lane + i], grad_offset[2 * i + 1]);
-                    narrow(of_mask[lane + i], grad_mask[i]);
+        with_offsets(p.grad_offset, [&](auto* grad_offsets) {
+            for (int64_t k = 0; k < pixels; ++k) {
+                auto* grad_offset = grad_offsets + (row + k) * p.grad_offset_row + first * p.grad_offset_group;
+                T* grad_mask = static_cast<T*>(p.grad_mask) + (row + k) * p.grad_mask_row + first * p.grad_mask_group;
+                for (int64_t lane = k * each; lane < (k + 1) * each; lane += taps) {
+                    for (int64_t i = 0; i < taps; ++i) {
+                        narrow(of_x[lane + i], grad_offset[2 * i]);
+                        narrow(of_y[lane + i], grad_offset[2 * i + 1]);
+                        narrow(of_mask[lane + i], grad_mask[i]);
+                    }
+                    grad_offset += p.grad_offset_group, grad_mask += p.grad_mask_group;
                 }
-                grad_offset += p.grad_offset_group, grad_mask += p.grad_mask_group;
             }
-        }
+        });
     }
 };
 

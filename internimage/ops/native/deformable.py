@@ -19,6 +19,8 @@ class DeformableCall:
         input: (N, ..., C).
         offset, mask: (N, H_out, W_out, groups*numbers) or (N, H_out, W_out, groups, numbers), any strides.
         softmax: the mask holds logits.
+
+    Offsets are of the dtype of the input, or float32 beside half types.
     """
 
     def __init__(
@@ -26,6 +28,7 @@ class DeformableCall:
     ) -> None:
         self.problem, self.groups, self.input = problem, groups, input.contiguous()
         problem.input, problem.storage, problem.softmax = self.input.data_ptr(), STORAGE[input.dtype], softmax
+        problem.offset_storage = STORAGE[offset.dtype]
         problem.n, problem.groups, problem.depth = input.shape[0], groups, input.shape[-1] // groups
         self.offset, problem.offset_row, problem.offset_group = distances(offset, groups)
         self.mask, problem.mask_row, problem.mask_group = distances(mask, groups)

@@ -22,6 +22,7 @@ struct DeformableProblem {
     void* grad_mask;          // like mask, grad_mask_row and grad_mask_group apart
     const int64_t* levels;    // (level_count, 2): height and width; may be null
     int64_t storage;          // a Storage
+    int64_t offset_storage;   // of offset and its gradient: that of the input, or float32 beside half types
     int64_t bias_storage;     // of the biases, which are parameters: float32 beside half types under autocast
     int64_t softmax;          // the mask holds logits
     int64_t remove_center;    // the middle tap is left out
