@@ -42,10 +42,13 @@ def sum_parts_kernel(
     first = tl.load(starts + place, mask=active, other=0)
     count = tl.load(starts + place + 1, mask=active, other=0) - first
     sums = tl.zeros((PIECES, ROWS, WIDTH), SUM)
-    for i in range(tl.max(tl.reshape(count, (ROWS,)), 0)):
+    longest = tl.max(tl.reshape(count, (ROWS,)), 0)
+    i = longest * 0
+    while i < longest:
         there = i < count
         part = tl.load(order + first + i, mask=there, other=0)
         share = tl.load(shares + part, mask=there, other=0.0)
         row = part // PARTS
         sums += share * tl.load(grad_output + row * D + channel, mask=there & wanted, other=0.0).to(SUM)
+        i += 1
     tl.store(grad_input + place * D + channel, sums.to(grad_input.dtype.element_ty), mask=active & wanted)
