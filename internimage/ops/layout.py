@@ -1,19 +1,27 @@
-"""How the kernels want tensors to lie in memory."""
+"""How numbers of offsets and masks lie in memory, as the kernels want to know it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
 
 from torch import Tensor
 
 
-def by_group(tensor: Tensor, groups: int) -> Tensor:
-    """(N, H, W, G*K) or (N, H, W, G, K) as (N*H*W, G, K), the last axis packed; a view where it can be."""
+class Lanes(NamedTuple):
+    """Numbers of all rows, those of a group side by side: their tensor, and how far rows and groups are apart."""
+
+    tensor: Tensor
+    row: int
+    group: int
+
+
+def lanes_of(tensor: Tensor, groups: int) -> Lanes:
+    """(N, H, W, G*K) or (N, H, W, G, K) as lanes; copied only where rows are not evenly apart."""
+    shape, stride = tensor.shape, tensor.stride()
+    row, group = stride[2], stride[3] if len(shape) == 5 else shape[3] // groups
+    if stride[-1] == 1 and stride[1] == shape[2] * row and stride[0] == shape[1] * stride[1]:
+        return Lanes(tensor, row, group)
     rows = tensor.flatten(0, 2)
     rows = rows if rows.dim() == 3 else rows.unflatten(1, (groups, -1))
-    return rows if rows.stride(2) == 1 or rows.shape[2] == 1 else rows.contiguous()
-
-
-def distances(tensor: Tensor, groups: int) -> tuple[Tensor, int, int]:
-    """The same without views where strides allow it: what to read, and how far its rows and its groups lie apart."""
-    shape, stride = tensor.shape, tensor.stride()
-    if stride[-1] == 1 and stride[0] == shape[1] * stride[1] and stride[1] == shape[2] * stride[2]:
-        return tensor, stride[2], stride[3] if len(shape) == 5 else shape[3] // groups
-    rows = by_group(tensor, groups)
-    return rows, rows.stride(0), rows.stride(1)
+    rows = rows if rows.stride(2) == 1 or rows.shape[2] == 1 else rows.contiguous()
+    return Lanes(rows, rows.stride(0), rows.stride(1))

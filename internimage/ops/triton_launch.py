@@ -16,19 +16,10 @@ import torch
 from torch import Tensor
 
 from . import tuning
-from .layout import by_group
 from .triton_settings import WIDEST_VECTOR, Setting, candidates, next_power_of_2, pieces_of, vector_of
 
 COMPILER_OPTIONS = {"enable_fp_fusion": True}  # said aloud: Triton's own default is about to change
 INT32_ADDRESSES = 2**31  # elements that a 32-bit address reaches
-
-
-class Lanes(NamedTuple):
-    """Numbers of all rows, (..., G, numbers): their tensor, and how far rows and groups are apart in it."""
-
-    tensor: Tensor
-    row: int
-    group: int
 
 
 class Kernel(NamedTuple):
@@ -87,20 +78,6 @@ class Launch(NamedTuple):
 
 
 _launches: dict[tuple, Launch] = {}
-
-
-def lanes_of(tensor: Tensor, groups: int) -> Lanes:
-    """(N, H, W, G*K) or (N, H, W, G, K) as lanes; copied only where rows are not evenly apart."""
-    shape, stride = tensor.shape, tensor.stride()
-    if len(shape) == 4:
-        group = shape[3] // groups
-    else:
-        group = stride[3]
-    row = stride[2]
-    if stride[-1] == 1 and stride[1] == shape[2] * row and stride[0] == shape[1] * stride[1]:
-        return Lanes(tensor, row, group)
-    tensor = by_group(tensor, groups)
-    return Lanes(tensor, tensor.stride(0), tensor.stride(1))
 
 
 def launch(problem: Problem) -> None:

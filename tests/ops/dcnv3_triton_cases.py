@@ -20,7 +20,8 @@ from internimage.ops.dcnv3 import gpu
 from internimage.ops.dcnv3.op import BACKENDS, dcnv3_backward_op
 from internimage.ops.dispatch import Call, choose
 from internimage.ops.geometry import Geometry
-from internimage.ops.triton_launch import constants_of, lanes_of
+from internimage.ops.layout import lanes_of
+from internimage.ops.triton_launch import constants_of
 from internimage.ops.triton_settings import Setting
 
 from .cases import CASES, DEVICE, DTYPES, Case, Inputs, Result, as_keywords, assert_same, near_lattice, run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import subprocess
@@ -103,6 +104,20 @@ def test_a_library_that_does_not_load_says_so(monkeypatch, tmp_path, nothing_log
         assert "does not load" in native.load_error()
         with pytest.raises(BackendError, match="does not load"):
             dcnv3(**arguments(), backend="cpu")
+    finally:
+        native._load.cache_clear()
+
+
+@needs_kernel
+def test_a_library_of_another_version_is_not_called(monkeypatch, nothing_logged_yet):
+    class Longer(native.FusedProblem):
+        _fields_ = [("new", ctypes.c_int64)]
+
+    monkeypatch.setattr(native, "FusedProblem", Longer)
+    native._load.cache_clear()
+    try:
+        assert "another version" in native.load_error()
+        assert torch.equal(dcnv3(**arguments()), dcnv3(**arguments(), backend="grid_sample"))
     finally:
         native._load.cache_clear()
 

@@ -8,8 +8,8 @@ import torch
 from internimage.ops import triton_launch, tuning
 from internimage.ops.dcnv3 import gpu
 from internimage.ops.geometry import Geometry
-from internimage.ops.layout import by_group
-from internimage.ops.triton_launch import Kernel, Launch, Problem, lanes_of
+from internimage.ops.layout import by_group, lanes_of
+from internimage.ops.triton_launch import Kernel, Launch, Problem
 from internimage.ops.triton_settings import Setting, candidates, pieces_of, vector_of
 
 from .cases import Case

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..geometry import Geometry
-from ..triton_launch import Kernel, Lanes, Problem, lanes_of, launch
+from ..layout import Lanes, lanes_of
+from ..triton_launch import Kernel, Problem, launch
 from ..triton_sums import Sums
 
 FORWARD = Kernel(".dcnv3.triton_kernels", "forward_kernel")

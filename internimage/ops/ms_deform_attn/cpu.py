@@ -28,7 +28,10 @@ def why_not(call: Call) -> list[str]:
 
 
 def forward(values: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes, softmax: bool = False) -> Tensor:
-    """Shapes as in ``reference``; with ``softmax`` the weights are logits. Locations may be float32 beside half types."""
+    """Shapes as in ``reference``; with ``softmax`` the weights are logits.
+
+    Locations may be float32 beside half types.
+    """
     n, queries = weights.shape[:2]
     call, _levels = _call(values, locations, weights, sizes, softmax)
     return call.forward(values.new_empty(n, queries, values.shape[-1]))

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..triton_launch import Kernel, Lanes, Problem, lanes_of, launch
+from ..layout import Lanes, lanes_of
+from ..triton_launch import Kernel, Problem, launch
 from ..triton_sums import Sums
 from .levels import Sizes
 

@@ -68,7 +68,11 @@ def _load() -> ctypes.CDLL | str:
     except OSError as error:
         return f"the native kernel does not load: {error}"
     except AttributeError as error:
-        return f"the native kernel is of another version, install the package again ({error})"
+        return f"the native kernel is of another version, build it again ({error})"
+    if library.internimage_bytes_passed() != ctypes.sizeof(DeformableProblem) * 65536 + ctypes.sizeof(FusedProblem):
+        return (
+            "the native kernel is of another version, build it again (pip install, or in a clone make clean)"
+        )
     _lend_threads(library)
     return library
 
@@ -79,6 +83,7 @@ def _declare(library: ctypes.CDLL) -> None:
         function.argtypes, function.restype = [ctypes.POINTER(DeformableProblem)], None
     library.internimage_fused.argtypes, library.internimage_fused.restype = [ctypes.POINTER(FusedProblem)], None
     library.internimage_instruction_set.restype = ctypes.c_char_p
+    library.internimage_bytes_passed.restype = ctypes.c_int64
 
 
 def _lend_threads(library: ctypes.CDLL) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..layout import distances
+from ..layout import lanes_of
 from . import STORAGE, DeformableProblem, library
 
 Biases = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -30,8 +30,8 @@ class DeformableCall:
         problem.input, problem.storage, problem.softmax = self.input.data_ptr(), STORAGE[input.dtype], softmax
         problem.offset_storage = STORAGE[offset.dtype]
         problem.n, problem.groups, problem.depth = input.shape[0], groups, input.shape[-1] // groups
-        self.offset, problem.offset_row, problem.offset_group = distances(offset, groups)
-        self.mask, problem.mask_row, problem.mask_group = distances(mask, groups)
+        self.offset, problem.offset_row, problem.offset_group = lanes_of(offset, groups)
+        self.mask, problem.mask_row, problem.mask_group = lanes_of(mask, groups)
         problem.offset, problem.mask = self.offset.data_ptr(), self.mask.data_ptr()
 
     def forward(self, output: Tensor, biases: Biases | None = None) -> Tensor:
@@ -55,8 +55,8 @@ class DeformableCall:
         sum_dtype = torch.float64 if self.input.dtype == torch.float64 else torch.float32
         grad_input = torch.zeros(self.input.shape, dtype=sum_dtype)
         problem.grad_output, problem.grad_input = grad_output.data_ptr(), grad_input.data_ptr()
-        offset, problem.grad_offset_row, problem.grad_offset_group = distances(grad_offset, self.groups)
-        mask, problem.grad_mask_row, problem.grad_mask_group = distances(grad_mask, self.groups)
+        offset, problem.grad_offset_row, problem.grad_offset_group = lanes_of(grad_offset, self.groups)
+        mask, problem.grad_mask_row, problem.grad_mask_group = lanes_of(grad_mask, self.groups)
         problem.grad_offset, problem.grad_mask = offset.data_ptr(), mask.data_ptr()
         library().internimage_deformable_backward(problem)
         return grad_input.to(self.input.dtype)

@@ -133,6 +133,9 @@ EXPORT const char* internimage_instruction_set() {
     return names[level];
 }
 
+// Bytes of the structures that are passed, by which a caller of another version is known before it does harm.
+EXPORT int64_t internimage_bytes_passed() { return int64_t(sizeof(DeformableProblem) * 65536 + sizeof(FusedProblem)); }
+
 // For tests and benchmarks: use a lower instruction set than the machine's best. Returns whether the machine has it.
 EXPORT int internimage_set_instruction_set(const char* name) {
     const Level best = best_level();
