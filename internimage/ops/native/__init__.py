@@ -70,9 +70,7 @@ def _load() -> ctypes.CDLL | str:
     except AttributeError as error:
         return f"the native kernel is of another version, build it again ({error})"
     if library.internimage_bytes_passed() != ctypes.sizeof(DeformableProblem) * 65536 + ctypes.sizeof(FusedProblem):
-        return (
-            "the native kernel is of another version, build it again (pip install, or in a clone make clean)"
-        )
+        return "the native kernel is of another version, build it again (pip install, or in a clone make clean)"
     _lend_threads(library)
     return library
 
