@@ -33,7 +33,7 @@ SETS = {
 }
 USUAL = {"cpu": ("224", "8x224", "800x1216"), "cuda": ("128x224", "224")}
 NOTATION = "HxW or NxHxW, as in 8x224x224"
-_WRITTEN = re.compile(r"(?:(\d+)x)?(\d+)x(\d+)")
+_WRITTEN = re.compile(r"(?:(\d{1,9})x)?(\d{1,9})x(\d{1,9})", re.ASCII)
 _IMAGES, _FEWEST, _MOST = 60, 5, 31  # images of 224 pixels that a network sees, and the pairs that this gives
 
 

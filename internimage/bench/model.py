@@ -20,7 +20,7 @@ from . import breakdown, counting, images, networks
 from .gate import Disagreement, require
 from .images import Size
 from .labels import BASELINE, COMPILED, GRAPH, RELEASED_IMAGES_PER_S, VARIANTS, split_label
-from .memory import peak_allocation
+from .memory import enough_for, peak_allocation
 from .network_runs import Setting, candidates, converts, inference, name_of, precision
 from .networks import Network
 from .op import require_kernel
@@ -61,7 +61,8 @@ def run(
         found = []
         for size in sizes:
             progress(f"{kind(size, setting)} {size} {name_of(setting.dtype)}")
-            found.append(measure(names, size, setting))
+            with enough_for(f"networks at {size}"):
+                found.append(measure(names, size, setting))
         return found
 
 
