@@ -1,4 +1,4 @@
-"""Peak memory of a network in a process of its own: ``python -m internimage.bench.network_memory NAME HEIGHT WIDTH``."""
+"""Peak memory of a network, in its own process: ``python -m internimage.bench.network_memory NAME HEIGHT WIDTH``."""
 
 from __future__ import annotations
 
