@@ -12,16 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import torch
 
 from . import images, model, op
+from .asked import Asked, dtypes
 from .shapes import split_words
 from .work import BOTH, FORWARD
-
-if TYPE_CHECKING:
-    from .session import Asked
 
 HERE = Path(__file__).parents[2]
 TURNS, QUICK_TURNS = 7, 2
@@ -113,8 +111,6 @@ def _last_line(words: str) -> str:
 
 def cases(part: str | None, asked: Asked, device: torch.device) -> list[Case]:
     """All that is timed on both sides, for the workers."""
-    from .session import dtypes
-
     found: list[Case] = []
     about = {"device": str(device), "threads": asked.threads}
     words = split_words(asked.shapes)
@@ -137,8 +133,6 @@ def cases(part: str | None, asked: Asked, device: torch.device) -> list[Case]:
 
 
 def _networks(asked: Asked, device: torch.device, words: Sequence[str], about: Case) -> list[Case]:
-    from .session import dtypes
-
     usual = (torch.bfloat16,) if device.type == "cuda" else (torch.float32, torch.bfloat16)
     return [
         {

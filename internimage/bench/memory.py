@@ -93,32 +93,3 @@ def peak_resident(run: Callable[[], object]) -> int | None:
 def _status(key: str) -> int:
     line = next(line for line in (_PROCESS / "status").read_text().splitlines() if line.startswith(key + ":"))
     return int(line.split()[1]) * 1024
-
-
-def network_peaks(label: str, size: tuple[int, int]) -> dict[str, int | None]:
-    """Both peaks of a feature extractor above its weights and its input, in this process.
-
-    Args:
-        label: as :mod:`.model` writes it: a model, ours or of timm, and maybe a variant behind it.
-    """
-    from . import model, networks
-    from .labels import split_label
-
-    torch.set_num_threads(1)
-    name, variant = split_label(label)
-    if name in model.list_models():
-        network = networks.make(name, True, (variant,) if variant else ())[-1]
-    else:
-        network = networks.make_peer(name, True, size)
-    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode(), network.around():
-        try:  # code and weights are read in, buffers of the libraries made
-            network.module(image[..., :64, :64])
-        except AssertionError:  # a network of timm that takes one size of images only
-            network.module(image)
-        resident = peak_resident(lambda: network.module(image))
-        return {"resident_bytes": resident, "allocated_bytes": peak_allocation(lambda: network.module(image))}
-
-
-if __name__ == "__main__":  # a fresh process for each network: what one leaves behind would count for the next
-    print(json.dumps(network_peaks(sys.argv[1], (int(sys.argv[2]), int(sys.argv[3])))))

@@ -227,8 +227,8 @@ def weigh(names: Sequence[str], size: Size, setting: Setting) -> list[dict[str, 
 
 
 def peaks(label: str, size: tuple[int, int]) -> dict[str, int | None]:
-    """See :func:`.memory.network_peaks`."""
-    command = [sys.executable, "-m", "internimage.bench.memory", label, *map(str, size)]
+    """See :func:`.network_memory.network_peaks`."""
+    command = [sys.executable, "-m", "internimage.bench.network_memory", label, *map(str, size)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"measuring the memory of {label} failed: {done.stderr.strip().splitlines()[-1:]}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..ops import native, triton_backend
 from ..ops.dispatch import BackendError, Call
-from . import operators, peers, shapes
+from . import catalog, operators, peers, shapes
 from .gate import BOUNDS, PEER_FACTOR, relative_error, require
 from .memory import enough_for, peak_allocation
 from .operators import OURS, Form, Inputs, Operator, calls, results
@@ -78,7 +78,7 @@ def run(
 
 def chosen(names: Sequence[str]) -> list[Operator]:
     """The operators of these names, all when there is none."""
-    known = operators.by_name()
+    known = catalog.OPERATORS
     for name in names:
         if name not in known:
             raise ValueError(f"there is no operator {name!r}; expected some of {', '.join(known)}")

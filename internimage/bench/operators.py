@@ -131,11 +131,3 @@ def compiled(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return made[0](*arguments)
 
     return form
-
-
-def by_name() -> dict[str, Operator]:
-    """All operators."""
-    from .attention import MS_DEFORM_ATTN
-    from .deformable import DCNV3, DCNV4
-
-    return {operator.name: operator for operator in (DCNV3, DCNV4, MS_DEFORM_ATTN)}

@@ -12,41 +12,10 @@ import torch
 
 from ..devices import pick_device
 from . import compare, images, machine, model, network_runs, networks, op, peers, results, targets
+from .asked import Asked, dtypes
 from .shapes import split_words
 
 Progress = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """The options of the command, as they were typed; None is what is usual."""
-
-    names: tuple[str, ...] = ()
-    device: str | None = None
-    dtype: str | None = None
-    threads: int = 1
-    shapes: str | None = None
-    peers: str | None = None
-    compare: str | None = None
-    quick: bool = False
-    train: bool = False
-    compiled: bool = False
-    features: bool = False
-
-    def words(self, part: str | None) -> str:
-        """The command that asks for the same."""
-        options = (
-            *(("--device", self.device), ("--dtype", self.dtype), ("--shapes", self.shapes), ("--peers", self.peers)),
-            ("--threads", None if self.threads == 1 else str(self.threads)),
-            ("--compare", self.compare),
-        )
-        flags = (
-            *(("--quick", self.quick), ("--train", self.train)),
-            *(("--compile", self.compiled), ("--features", self.features)),
-        )
-        words = ["internimage bench", *([part] if part else []), *self.names]
-        words += [f"{name} {value}" for name, value in options if value]
-        return " ".join([*words, *(name for name, on in flags if on)])
 
 
 def measure(part: str | None, asked: Asked, progress: Progress = lambda line: None) -> results.Results:
@@ -89,19 +58,6 @@ def _device(word: str | None) -> torch.device:
 
 def _plain(asked: Asked, device: torch.device) -> dict[str, Any]:
     return {**dataclasses.asdict(asked), "names": list(asked.names), "device": str(device)}
-
-
-def dtypes(words: str | None, usual: Sequence[torch.dtype]) -> tuple[torch.dtype, ...]:
-    """The dtypes of a comma list.
-
-    Raises:
-        ValueError: one is none that is timed.
-    """
-    known = {str(dtype).removeprefix("torch."): dtype for dtype in op.DTYPES}
-    for word in split_words(words):
-        if word not in known:
-            raise ValueError(f"--dtype {word!r} is not timed; expected some of {', '.join(known)}")
-    return tuple(known[word] for word in split_words(words)) or tuple(usual)
 
 
 Step = Callable[[results.Results], results.Results]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import operators
+from . import catalog
 from .labels import FREE, ON_GRID_SAMPLE
 from .operators import OURS
 from .work import FORWARD
@@ -66,7 +66,7 @@ def of_operators(rows: Sequence[Row], device: str, copy_gbytes_per_s: float | No
 
 def over_plain(row: Row, figure: str) -> float | None:
     """How many times faster ours is than the fastest plain PyTorch form of the row."""
-    plain = operators.by_name()[row["operator"]].plain
+    plain = catalog.OPERATORS[row["operator"]].plain
     times = [row["forms"][name][figure] for name in plain if name in row["forms"]]
     return min(times) / row["forms"][OURS][figure] if times else None
 
@@ -74,7 +74,7 @@ def over_plain(row: Row, figure: str) -> float | None:
 def _over_plain(rows: Iterable[Row]) -> list[Row]:
     found = []
     for row in rows:
-        for wanted in operators.by_name()[row["operator"]].wanted:
+        for wanted in catalog.OPERATORS[row["operator"]].wanted:
             if row["shape"] not in wanted.shapes or row["direction"] != wanted.direction or row["dtype"] != "float32":
                 continue
             got = over_plain(row, "min_ms")

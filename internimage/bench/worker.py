@@ -47,9 +47,9 @@ def prepare(part: str, device: str, dtype: str, threads: int, **what: Any) -> Ca
 
 
 def _operator(device: torch.device, dtype: torch.dtype, operator: str, shape: str, direction: str) -> Candidate:
-    from . import op, operators
+    from . import catalog, op, operators
 
-    known = operators.by_name()[operator]
+    known = catalog.OPERATORS[operator]
     size = known.parse(shape)
     assert size is not None, shape  # the other side of the pipe wrote it
     inputs = known.make(size).to(device).to(dtype)

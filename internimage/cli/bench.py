@@ -10,8 +10,8 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
+    from ..bench.asked import Asked
     from ..bench.results import Results
-    from ..bench.session import Asked
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -67,7 +67,7 @@ def bench(
         if quick or json or output or markdown or plot:
             raise typer.BadParameter(f"options belong behind the word: internimage bench {ctx.invoked_subcommand} ...")
         return
-    from ..bench.session import Asked
+    from ..bench.asked import Asked
 
     _run(None, Asked(quick=quick), json, output, markdown, plot)
 
@@ -105,7 +105,7 @@ def op(
 
     Example: [bold]internimage bench op dcnv4 --shapes 56x56x128/4 --dtype bfloat16[/bold]
     """
-    from ..bench.session import Asked
+    from ..bench.asked import Asked
 
     asked = Asked(tuple(operators or ()), device, dtype, threads, shapes, peers, compare, quick)
     _run("op", asked, json, output, markdown, plot)
@@ -150,7 +150,7 @@ def model(
 
     Example: [bold]internimage bench model internimage_t --shapes 8x224x224 --dtype bfloat16[/bold]
     """
-    from ..bench.session import Asked
+    from ..bench.asked import Asked
 
     asked = Asked(
         *(tuple(names or ()), device, dtype, threads, shapes, peers, compare, quick),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from internimage.bench import compare, worker
-from internimage.bench.session import Asked
+from internimage.bench.asked import Asked
 from internimage.bench.work import BOTH, FORWARD
 from internimage.ops import native
 

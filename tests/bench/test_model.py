@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from internimage.bench import breakdown, counting, images, memory, model, networks
+from internimage.bench import breakdown, counting, images, memory, model, network_memory, networks
 from internimage.bench.gate import Disagreement
 from internimage.bench.images import Size
 from internimage.bench.labels import FREE, ON_GRID_SAMPLE, PEERS
@@ -278,7 +278,7 @@ class TestMemory:
 
     @pytest.mark.parametrize("label", ["internimage_t", f"flash_internimage_t {FREE}"])
     def test_both_peaks_of_a_network(self, label):
-        peaks = memory.network_peaks(label, (64, 64))
+        peaks = network_memory.network_peaks(label, (64, 64))
         assert set(peaks) == {"resident_bytes", "allocated_bytes"} and peaks["allocated_bytes"] > 0
 
     def test_a_card_tells_its_own_peak(self, monkeypatch):

@@ -10,7 +10,7 @@ import types
 import pytest
 import torch
 
-from internimage.bench import deformable, op, operators, peers
+from internimage.bench import catalog, deformable, op, peers
 from internimage.bench.gate import Disagreement
 from internimage.bench.op import Setting
 from internimage.bench.operators import OURS, Form, calls
@@ -25,12 +25,12 @@ FAST = Setting(seconds=0.0)
 
 
 def made(name):
-    known = operators.by_name()[name]
+    known = catalog.OPERATORS[name]
     return known, known.make(known.parse(SHAPES[name]))
 
 
 OWN_FORMS = [
-    (name, form) for name in SHAPES for form, of in operators.by_name()[name].forms("cpu").items() if not of.peer
+    (name, form) for name in SHAPES for form, of in catalog.OPERATORS[name].forms("cpu").items() if not of.peer
 ]
 
 
@@ -73,7 +73,7 @@ def test_samples_keep_off_grid_lines(name):
 
 
 def test_without_queries_there_is_one_for_each_position_in_order():
-    known = operators.by_name()["ms_deform_attn"]
+    known = catalog.OPERATORS["ms_deform_attn"]
     inputs = known.make(known.parse("64x64x16/2"))
     mean = inputs.tensors["sampling_locations"][:, :64].mean((2, 3, 4))[0]  # of the 8 x 8 pixels of the first level
     assert inputs.tensors["sampling_locations"].shape[1] == 64 + 16 + 4 + 1

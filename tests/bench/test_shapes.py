@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from internimage.bench import operators, shapes, work
+from internimage.bench import catalog, shapes, work
 from internimage.bench.shapes import AttentionShape, MapShape
 from internimage.bench.work import BACKWARD, BOTH, FORWARD
 
@@ -34,7 +34,7 @@ def test_levels_and_positions_of_a_detector():
 
 
 def test_words_name_sets_and_shapes_each_once():
-    known = operators.by_name()["dcnv4"]
+    known = catalog.OPERATORS["dcnv4"]
     chosen = shapes.choose(["224", "56x56x128/4", "5x6x8/2"], known.name, known.sets, known.parse, known.notation)
     assert [str(shape) for shape in chosen] == [
         "56x56x128/4", "28x28x256/8", "14x14x512/16", "7x7x1024/32", "5x6x8/2",
@@ -42,7 +42,7 @@ def test_words_name_sets_and_shapes_each_once():
 
 
 def test_a_wrong_word_is_one_error_that_says_what_fits():
-    known = operators.by_name()["ms_deform_attn"]
+    known = catalog.OPERATORS["ms_deform_attn"]
     with pytest.raises(ValueError, match=r"--shapes '224' is no shape of ms_deform_attn; .*\(detr, .*@Q for Q queries"):
         shapes.choose(["detr", "224"], known.name, known.sets, known.parse, known.notation)
 
@@ -63,7 +63,7 @@ def test_work_of_a_shape_small_enough_to_count():
     ("name", "text"), [("dcnv3", "2x5x6x8/2"), ("dcnv4", "5x6x16/2"), ("ms_deform_attn", "64x64x16/2@7")]
 )
 def test_tensor_bytes_are_those_of_the_tensors(name, text):
-    known = operators.by_name()[name]
+    known = catalog.OPERATORS[name]
     shape = known.parse(text)
     inputs = known.make(shape)
     packing = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from internimage.bench import operators, targets
+from internimage.bench import catalog, targets
 from internimage.bench.operators import OURS
 
 
@@ -33,7 +33,7 @@ def test_operators_on_the_cpu(results):
 
 
 def test_the_shapes_with_a_target_are_run_by_default():
-    for operator in operators.by_name().values():
+    for operator in catalog.OPERATORS.values():
         usual = {str(shape) for word in operator.usual["cpu"] for shape in operator.sets[word]}
         assert operator.wanted and all(set(wanted.shapes) <= usual for wanted in operator.wanted)
 

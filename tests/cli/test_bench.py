@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from internimage.bench import compare, deformable, machine, model, operators, report, session
+from internimage.bench import catalog, compare, deformable, machine, model, report, session
 from internimage.bench import results as results_file
 from internimage.bench.compare import HERE
 from internimage.bench.shapes import MapShape
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(native.load_error() is not None, reason=str(nati
 def quick(monkeypatch):
     """Operators at one tiny shape, networks not at all, no ceilings."""
     monkeypatch.setitem(deformable.DCNV3.sets, "quick", (MapShape(4, 5, 8, 2),))
-    monkeypatch.setattr(operators, "by_name", lambda: {"dcnv3": deformable.DCNV3})
+    monkeypatch.setattr(catalog, "OPERATORS", {"dcnv3": deformable.DCNV3})
     monkeypatch.setattr(model, "run", lambda *_: [])
     monkeypatch.setattr(model, "where_time_goes", lambda *_: [])
     monkeypatch.setattr(model, "weigh", lambda *_: [])

@@ -131,7 +131,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("size", [(2, 4, 6), (1, 4, 1), (3, 1, 2)], ids=str)
 def test_lanes_hold_the_numbers_of_every_row_and_group(layout, size):
     tensor = layout(torch.arange(1.0, 1 + 24 * size[0] * size[1] * size[2]).view(*size, 24))
-    want = tensor.contiguous().view(tensor.shape[:3].numel(), 2, -1)
+    want = tensor.contiguous().view(tensor.shape[:3].numel(), 2, tensor.shape[3:].numel() // 2)
     lanes = lanes_of(tensor, 2)
     got = lanes.tensor.as_strided(want.shape, (lanes.row, lanes.group, 1), lanes.tensor.storage_offset())
     assert torch.equal(got, want)
