@@ -84,7 +84,9 @@ def chosen_peers(words: str | None) -> tuple[str, ...]:
 
     for name in names:
         if not timm.is_model(name):
-            raise ValueError(f"--peers {name!r} is no model of timm; expected all, none, or names of timm.list_models()")
+            raise ValueError(
+                f"--peers {name!r} is no model of timm; expected all, none, or names of timm.list_models()"
+            )
     return tuple(names)
 
 

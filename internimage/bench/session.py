@@ -47,6 +47,8 @@ def _check(asked: Asked) -> None:
         words = getattr(asked, name)
         if words is not None and not split_words(words):
             raise ValueError(f"--{name} is empty ({words!r}); leave it out for what is usual")
+    if asked.train and asked.features:
+        raise ValueError("--train and --features do not go together: a training step needs a classifier; leave one out")
     if asked.compare:
         compare.resolve(asked.compare)
 

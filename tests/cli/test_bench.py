@@ -109,6 +109,12 @@ def test_another_commit_stands_in_the_results(internimage, quick, monkeypatch):
         (("op", "--plot", "a.pdf"), "--plot a.pdf ends in '.pdf'"),
         (("op", "--plot", "."), "--plot . is a folder, expected the name of a file"),
         (("op", "--markdown", "."), "--markdown . is a folder, expected the name of a file"),
+        (
+            ("model", "internimage_femto"),
+            "there is no model 'internimage_femto' to time; expected some of internimage_t",
+        ),
+        (("model", "--train", "--features"), "--train and --features do not go together"),
+        (("model", "--shapes", "16x300"), "height and width at least 32"),
         (("model", "nobody"), "there is no model 'nobody' to time"),
         (("model", "--shapes", "x"), "--shapes 'x' is no size of images"),
         (("show", "nothing.json"), "nothing.json"),
