@@ -73,7 +73,7 @@ def _speed(row: Results, ceilings: Results | None) -> tuple[str, str]:
     return number(row["gflops"]), f"{row['gflops'] / ceilings['gflops']:.0%}" if ceilings else ""
 
 
-_NO_PEERS = "No network of timm was asked for, or timm is not installed (pip install timm)."
+_NO_PEERS = "No network of timm was asked for, or timm cannot be imported (pip install timm)."
 
 
 def _times_of(model: Results, run: Results) -> list[Results]:

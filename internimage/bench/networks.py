@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -17,6 +16,7 @@ from ..layers import DCNv3, DCNv4, deform_conv
 from ..layers import dcnv4 as dcnv4_layer
 from ..models import create_model
 from .labels import FREE, ON_GRID_SAMPLE, PEERS, VARIANTS
+from .peers import why_not
 from .shapes import split_words
 
 _CORES = tuple(
@@ -70,16 +70,16 @@ def chosen_peers(words: str | None) -> tuple[str, ...]:
     """Names of timm models: those of :data:`PEERS` for "all" or nothing, none for "none", else a comma list.
 
     Raises:
-        ValueError: models are named that timm does not know, or timm is not installed.
+        ValueError: models are named that timm does not know, or timm cannot be imported.
     """
     names = split_words(words)
     if names == ["none"]:
         return ()
-    here = importlib.util.find_spec("timm") is not None
+    reason = why_not("timm")
     if words is None or names == ["all"]:
-        return PEERS if here else ()
-    if not here:
-        raise ValueError(f"--peers names {', '.join(names)}, which need timm, not installed here: pip install timm")
+        return () if reason else PEERS
+    if reason:
+        raise ValueError(f"--peers names {', '.join(names)} of timm: {reason}; pip install timm, or --peers none")
     import timm
 
     for name in names:

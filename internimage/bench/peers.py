@@ -29,10 +29,13 @@ _DISTRIBUTIONS = {"dcnv4": ("DCNv4",), "mmcv": ("mmcv", "mmcv-lite", "mmcv-full"
 @functools.cache
 def missing(name: str) -> str:
     """Why the peer cannot be imported, or nothing; importing may take seconds."""
-    module = MODULES[name]
-    top = module.partition(".")[0]
+    return why_not(MODULES[name])
+
+
+def why_not(module: str) -> str:
+    """Why a module cannot be imported, or nothing."""
     try:
-        if importlib.util.find_spec(top) is None:
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
             return "not installed"
         importlib.import_module(module)
     except Exception as error:  # whatever their import runs into, these are packages of others
@@ -72,7 +75,7 @@ def chosen(words: str | None) -> dict[str, str]:
     _require_known(names, MODULES)
     for name in names:
         if missing(name):
-            raise ValueError(f"--peers names {name}, which is {missing(name)}; --peers all takes those that are here")
+            raise ValueError(f"--peers names {name}: {missing(name)}; --peers all takes those that are here")
     return {name: "" if name in names else "not asked for" for name in MODULES}
 
 

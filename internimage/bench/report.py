@@ -116,9 +116,10 @@ def _targets(rows: Sequence[Results]) -> Table:
 
 
 def _compare(compare: Results) -> Table:
+    ref = compare["ref"] if len(compare["ref"]) <= 20 else compare["commit"]
     return Table(
-        f"This tree beside {compare['ref']} ({compare['commit']}), in turns",
-        ("what", "this ms", f"{compare['ref']} ms", f"{compare['ref']} / this"),
+        f"This tree beside {ref} ({compare['commit']}), in turns",
+        ("what", "this ms", f"{ref} ms", f"{ref} / this"),
         [(row["what"], *((row["left_out"], "", "") if row["left_out"] else _compared(row))) for row in compare["rows"]],
         ("Minimum of many; the ratio is the median over the turns, above 1 where this tree is faster.",),
     )

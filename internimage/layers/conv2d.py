@@ -29,7 +29,7 @@ class _DeformableConv2d(nn.Module):
         out_channels: int,
         kernel_size: IntPair = 3,
         stride: IntPair = 1,
-        padding: IntPair | None = None,
+        padding: IntPair | str | None = None,
         dilation: IntPair = 1,
         groups: int | None = None,
         bias: bool = True,
@@ -45,7 +45,7 @@ class _DeformableConv2d(nn.Module):
             in_channels,
             kernel_size,
             stride=stride,
-            padding=_keeps_size(kernel_size, dilation) if padding is None else padding,
+            padding=_padding(padding, kernel_size, stride, dilation),
             dilation=dilation,
             groups=_groups_of(in_channels) if groups is None else groups,
             **{**self.defaults, **options},
@@ -72,6 +72,7 @@ class DCNv3Conv2d(_DeformableConv2d):
         in_channels, out_channels: any; where they differ a linear layer follows.
         kernel_size, stride, dilation: an int or a pair (height, width).
         padding: the same; None is what keeps the size of a map at stride 1 (for odd kernels, as YOLO's ``autopad``).
+            "valid" is none, and "same" keeps the size, as of a ``Conv2d``, or is refused.
         groups: sets of channels that share their sampling positions, a divisor of ``in_channels``; None is one for
             every 16 channels or so. Unlike those of a ``Conv2d`` they do not keep channels apart.
         bias: of the linear layer where channels change.
@@ -95,6 +96,27 @@ class DCNv4Conv2d(_DeformableConv2d):
 
     layer = DCNv4
     defaults = {"init": "average"}
+
+
+def _padding(padding: IntPair | str | None, kernel_size: IntPair, stride: IntPair, dilation: IntPair) -> IntPair:
+    """As numbers."""
+    if padding is not None and not isinstance(padding, str):
+        return padding
+    if padding == "valid":
+        return 0
+    keeps = _keeps_size(kernel_size, dilation)
+    if padding is None:
+        return keeps
+    if padding != "same":
+        raise ValueError(f'padding is {padding!r}, expected an int, a pair (height, width), "same" or "valid"')
+    kernel, spread = as_pair("kernel_size", kernel_size, 1), as_pair("dilation", dilation, 1)
+    uneven = any(d * (k - 1) % 2 for k, d in zip(kernel, spread, strict=True))
+    if uneven or as_pair("stride", stride, 1) != (1, 1):
+        raise ValueError(
+            f'padding="same" goes with stride 1 and a kernel that can be padded evenly, not with {kernel_size=}, '
+            f"{stride=}, {dilation=}; name the padding"
+        )
+    return keeps
 
 
 def _keeps_size(kernel_size: IntPair, dilation: IntPair) -> tuple[int, int]:

@@ -126,7 +126,8 @@ class DCNv4(nn.Module):
             return self.forward(x.unflatten(1, _size(x, size))).flatten(1, 2)
         if x.dim() != 4 or x.shape[-1] != self.channels:
             raise ValueError(
-                f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels}) or (N, H*W, {self.channels})"
+                f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels}) or (N, H*W, {self.channels}); "
+                "DCNv4Conv2d takes (N, C, H, W)"
             )
         check_size(x, self.dw_kernel_size, self.geometry)
         x = fused.seen_by_layers(x)

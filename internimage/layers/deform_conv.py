@@ -115,7 +115,9 @@ class DCNv3(nn.Module):
         """(N, H, W, C) to (N, H_out, W_out, C)."""
         check_tensor("input", x, self.dw_conv)
         if x.dim() != 4 or x.shape[-1] != self.channels:
-            raise ValueError(f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels})")
+            raise ValueError(
+                f"input has shape {tuple(x.shape)}, expected (N, H, W, {self.channels}); DCNv3Conv2d takes (N, C, H, W)"
+            )
         check_size(x, self.dw_kernel_size, self.geometry)
         x = fused.seen_by_layers(x)
         if fused.takes_all_of(self, x):

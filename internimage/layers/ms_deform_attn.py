@@ -134,7 +134,8 @@ class MSDeformAttn(nn.Module):
         require_tensors(reference_points=reference)
         expected = (*query.shape[:2], self.levels)
         if reference.dim() != 4 or tuple(reference.shape[:3]) != expected or reference.shape[-1] not in (2, 4):
-            raise ValueError(f"reference_points has shape {tuple(reference.shape)}, expected {(*expected, '2 or 4')}")
+            wanted = f"({', '.join(map(str, expected))}, 2) or (..., 4): for each level a point, or a box"
+            raise ValueError(f"reference_points has shape {tuple(reference.shape)}, expected {wanted}")
         if query.shape[0] != value.shape[0]:
             raise ValueError(f"query has {query.shape[0]} images, value {value.shape[0]}")
         if padding_mask is not None and (padding_mask.shape != value.shape[:2] or padding_mask.dtype != torch.bool):

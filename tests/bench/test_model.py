@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from contextlib import nullcontext
 
@@ -198,13 +199,12 @@ class TestWords:
 
     def test_peers_are_names_of_timm(self, monkeypatch):
         assert networks.chosen_peers("none") == ()
-        monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)
-        assert networks.chosen_peers(None) == networks.chosen_peers("all") == ()
-        with pytest.raises(
-            ValueError, match="--peers names resnet50, which need timm, not installed here: pip install"
-        ):
-            networks.chosen_peers("resnet50")
-        monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: object())
+        for reason in ("not installed", "cannot be imported (ImportError: broken)"):
+            monkeypatch.setattr(networks, "why_not", lambda module, reason=reason: reason)
+            assert networks.chosen_peers(None) == networks.chosen_peers("all") == ()
+            with pytest.raises(ValueError, match=re.escape(f"--peers names resnet50 of timm: {reason}; pip install")):
+                networks.chosen_peers("resnet50")
+        monkeypatch.setattr(networks, "why_not", lambda module: "")
         assert networks.chosen_peers(None) == PEERS
 
     def test_an_unknown_peer_is_found_before_anything_is_timed(self):

@@ -256,7 +256,7 @@ class TestPeers:
 
     def test_named_ones_must_be_here(self, only_transformers):
         assert peers.chosen("transformers")["mmcv"] == "not asked for"
-        with pytest.raises(ValueError, match="--peers names mmcv, which is not installed"):
+        with pytest.raises(ValueError, match="--peers names mmcv: not installed"):
             peers.chosen("transformers, mmcv")
         with pytest.raises(
             ValueError, match="--peers 'tensorflow' is not known; expected all, none, or some of torchv"

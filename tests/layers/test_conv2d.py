@@ -289,3 +289,26 @@ def test_refuses(layer):
         layer(4, 4, groups=3)
     with pytest.raises(ValueError, match=r"expected \(N, 4, H, W\)"):
         layer(4, 4)(torch.zeros(1, 3, 8, 8))
+
+
+@BOTH
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), ((3, 5), 1)])
+def test_padding_in_words_is_that_of_a_conv2d(layer, kernel, dilation):
+    for words in ("same", "valid"):
+        like = nn.Conv2d(6, 4, kernel, padding=words, dilation=dilation)(torch.zeros(1, 6, 11, 12))
+        made = layer(6, 4, kernel, padding=words, dilation=dilation)
+        assert made(torch.zeros(1, 6, 11, 12)).shape == like.shape
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"padding": "reflect"}, "padding is 'reflect', expected an int, a pair"),
+        ({"padding": "same", "stride": 2}, 'padding="same" goes with stride 1'),
+        ({"padding": "same", "kernel_size": 4}, 'padding="same" goes with stride 1 and a kernel'),
+    ],
+)
+def test_padding_in_words_that_does_not_fit_is_refused(layer, options, error):
+    with pytest.raises(ValueError, match=error):
+        layer(6, 4, **options)

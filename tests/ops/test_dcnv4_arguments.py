@@ -15,7 +15,7 @@ IN_A_ROW = {"input": torch.zeros(2, 30, 8), "offset_mask": torch.zeros(2, 30, 56
 WRONG = {
     "input_list": ({"input": [1.0]}, "input is a list, expected a torch.Tensor"),
     "offset_mask_none": ({"offset_mask": None}, "offset_mask is a NoneType, expected a torch.Tensor"),
-    "input_3_axes": ({"input": torch.zeros(5, 6, 8)}, r"input has shape \(5, 6, 8\), expected four axes"),
+    "input_3_axes": ({"input": torch.zeros(5, 6, 8)}, r"input has shape \(5, 6, 8\), expected four axes, or size="),
     "offset_mask_3_axes": ({"offset_mask": torch.zeros(2, 30, 56)}, "offset_mask has shape .* expected four axes"),
     "input_whole_numbers": (
         {"input": torch.zeros(2, 5, 6, 8, dtype=torch.int64)},

@@ -65,6 +65,10 @@ def dcnv4(
     """
     geometry = Geometry.of(kernel_size, stride, padding, dilation, groups, offset_scale, remove_center)
     require_tensors(input=input, offset_mask=offset_mask)
+    if size is None and input.dim() == 3:
+        raise ValueError(
+            f"input has shape {tuple(input.shape)}, expected four axes, or size=(H, W) of pixels in one row"
+        )
     if size is None:
         return dcnv4_on_maps(input, offset_mask, geometry, softmax, backend)
     input, offset_mask = _as_maps(input, offset_mask, size, geometry)
