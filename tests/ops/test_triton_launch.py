@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,9 +11,11 @@ from internimage.ops import triton_launch, tuning
 from internimage.ops.dcnv3 import gpu
 from internimage.ops.geometry import Geometry
 from internimage.ops.layout import lanes_of
+from internimage.ops.ms_deform_attn import gpu as attention
 from internimage.ops.triton_launch import Kernel, Launch, Problem
 from internimage.ops.triton_settings import Setting, candidates, pieces_of, vector_of
 
+from .attention_cases import AttentionCase
 from .cases import Case
 
 
@@ -66,6 +70,17 @@ DIFFERENT = {
     "addresses": {"change": lambda tensor: tensor.new_empty(tensor.numel() + 1)[1:].view(tensor.shape)},
     "distances": {"change": lambda tensor: torch.cat((tensor, tensor), 3)[..., : tensor.shape[3]]},
 }
+
+
+def test_locations_of_another_dtype_compile_anew(compiled):
+    """Attention alone takes float32 locations beside half types."""
+    inputs = AttentionCase("any").make(torch.float16)
+    finer = replace(inputs, locations=inputs.locations.float())
+    for made in (inputs, finer, inputs, finer):
+        values, locations, weights = made.value.flatten(2), made.locations.flatten(3), made.weights.flatten(3)
+        attention.forward(values, locations, weights, made.sizes)
+        attention.backward(made.grad_output, values, locations, weights, made.sizes)
+    assert len(compiled) == 4 and [len(kernel.launches) for kernel in compiled] == [1] * 4
 
 
 @pytest.mark.parametrize("difference", DIFFERENT.values(), ids=DIFFERENT)

@@ -85,7 +85,7 @@ def problem_of(
         tensors = (output, values, locations.tensor, weights.tensor, sums.total, *grad_lanes, sums.keys, sums.shares)
     return Problem(
         FORWARD if sums is None else BACKWARD,
-        (heads, len(sizes), taps, softmax, c, distances, sums is not None and sums.scatter),
+        (heads, len(sizes), taps, softmax, c, distances, locations.tensor.dtype, sums is not None and sums.scatter),
         tensors,
         (queries, pixels, _as_numbers(sizes)),
         images=n,
