@@ -22,6 +22,5 @@ def lanes_of(tensor: Tensor, groups: int) -> Lanes:
     if stride[-1] == 1 and stride[1] == shape[2] * row and stride[0] == shape[1] * stride[1]:
         return Lanes(tensor, row, group)
     rows = tensor.flatten(0, 2)
-    rows = rows if rows.dim() == 3 else rows.unflatten(1, (groups, -1))
-    rows = rows if rows.stride(2) == 1 or rows.shape[2] == 1 else rows.contiguous()
-    return Lanes(rows, rows.stride(0), rows.stride(1))
+    rows = rows if rows.stride(-1) == 1 or rows.shape[-1] == 1 else rows.contiguous()
+    return Lanes(rows, rows.stride(0), rows.stride(1) if len(shape) == 5 else group)
