@@ -20,7 +20,7 @@ from ..ops.geometry import Geometry, IntPair, as_pair
 from .activation import make_activation
 from .convolution import ChannelsLastConv2d, check_tensor
 from .norm import make_norm
-from .offset_branch import check_blend, check_size, depthwise_branch
+from .offset_branch import blend, check_blend, check_size, depthwise_branch
 
 
 class DCNv3(nn.Module):
@@ -153,10 +153,7 @@ class DCNv3(nn.Module):
 
     def _blend(self, features: Tensor, values: Tensor, output: Tensor) -> Tensor:
         """What was sampled and the projected input at the pixel itself, each group in a share of its own."""
-        scale = self.center_feature_scale_proj(features).sigmoid().to(output.dtype)
-        grouped = (*output.shape[:3], self.geometry.groups, -1)
-        blend = torch.lerp(output.reshape(grouped), values.to(output.dtype).reshape(grouped), scale.unsqueeze(-1))
-        return blend.reshape(output.shape)
+        return blend(output, values, self.center_feature_scale_proj(features).sigmoid())
 
     def _sample(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the depthwise branch, the projected input, and what the operator makes of them."""

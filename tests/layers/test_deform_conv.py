@@ -298,10 +298,10 @@ def test_refuses_a_size_for_which_stride_and_padding_do_not_meet():
     assert sizes and refused
 
 
-@pytest.mark.parametrize("norm_layer", ["LN", "BN"])
+@pytest.mark.parametrize("options", [{}, {"norm_layer": "BN"}, {"center_feature_scale": True}], ids=str)
 @pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
-def test_an_empty_batch(norm_layer, grad):
-    layer = make(torch.float32, norm_layer=norm_layer).eval()
+def test_an_empty_batch(options, grad):
+    layer = make(torch.float32, **options).eval()
     with torch.set_grad_enabled(grad):
         assert layer(torch.zeros(0, 5, 6, 12)).shape == (0, 5, 6, 12)
 
