@@ -127,8 +127,10 @@ class DCNv3(nn.Module):
 
     def plain_parts(self) -> tuple[nn.Module, ...]:
         """All parts, where they are those that the fused passes know."""
-        parts = _parts(self._modules)
+        parts = conv, *_ = _parts(self._modules)
         if self.use_dcn_v4_op or self.backend not in (None, "cpu") or tuple(map(type, parts)) != _PLAIN:
+            return ()
+        if conv.padding_mode != "zeros" or conv.dilation != (1, 1):  # somebody has changed what it was built with
             return ()
         return self, *parts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -24,3 +25,8 @@ def lanes_of(tensor: Tensor, groups: int) -> Lanes:
     rows = tensor.flatten(0, 2)
     rows = rows if rows.stride(-1) == 1 or rows.shape[-1] == 1 else rows.contiguous()
     return Lanes(rows, rows.stride(0), rows.stride(1) if len(shape) == 5 else group)
+
+
+def reach_of(lanes: Iterable[Lanes], rows: int, groups: int, channels: int) -> int:
+    """How far numbers of one image are apart at most: in the lanes of its rows, and in its output."""
+    return max(rows * channels, *(rows * lane.row + groups * lane.group for lane in lanes))

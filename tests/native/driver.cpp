@@ -222,7 +222,9 @@ void naive_group(Call& call, int64_t row, int64_t g, Result& result, Sizes& size
     Numbers output_size(p.depth, 0.0);
     double all_grads = 0;
     auto bias_at = [&](int64_t d) { return call.input_bias ? call.input_bias->get(g * p.depth + d) : 0; };
-    for (int64_t d = 0; d < p.depth; ++d) output_size[d] = 2 * std::fabs(bias_at(d));
+    double all_weights = 0;  // of samples outside, too: they take off what the bias was added for them
+    for (double weight : weights) all_weights += std::fabs(weight);
+    for (int64_t d = 0; d < p.depth; ++d) output_size[d] = (1 + all_weights) * std::fabs(bias_at(d));
     for (int64_t d = 0; d < p.depth; ++d) all_grads += std::fabs(call.grad_output->get(row * channels + g * p.depth + d));
     for (int64_t t = 0; t < taps; ++t) {
         const int64_t lane = row * p.groups * taps + g * taps + t;

@@ -197,6 +197,8 @@ def test_a_block_steps_aside_for_whoever_watches_or_changes_a_part():
             lambda b: setattr(b.norm1, "bias", nn.Parameter(normal(16, 2).float()[:, 0])),
             lambda b: setattr(b, "norm2", nn.LayerNorm((6, 16))),
             lambda b: setattr(b.dcn.dw_conv, "bias", None),
+            lambda b: setattr(b.dcn.dw_conv, "padding_mode", "circular"),
+            lambda b: setattr(b.dcn.dw_conv, "dilation", (2, 2)),
             lambda b: setattr(b.norm1, "bias", None),
         ):
             changed = copy.deepcopy(block)

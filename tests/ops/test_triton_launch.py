@@ -10,7 +10,7 @@ import torch
 from internimage.ops import triton_launch, tuning
 from internimage.ops.dcnv3 import gpu
 from internimage.ops.geometry import Geometry
-from internimage.ops.layout import lanes_of
+from internimage.ops.layout import lanes_of, reach_of
 from internimage.ops.ms_deform_attn import gpu as attention
 from internimage.ops.triton_launch import Kernel, Launch, Problem
 from internimage.ops.triton_settings import Setting, candidates, pieces_of, vector_of
@@ -150,6 +150,15 @@ def test_lanes_hold_the_numbers_of_every_row_and_group(layout, size):
     lanes = lanes_of(tensor, 2)
     got = lanes.tensor.as_strided(want.shape, (lanes.row, lanes.group, 1), lanes.tensor.storage_offset())
     assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_no_number_is_further_away_than_the_reach(layout):
+    tensor = layout(torch.zeros(1, 4, 6, 24))[:1]  # of one image
+    last = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    lanes = lanes_of(tensor, 2)
+    needed = last if lanes.tensor.data_ptr() == tensor.data_ptr() else tensor.numel()
+    assert needed <= reach_of([lanes], tensor.shape[1:3].numel(), 2, 1)
 
 
 def test_a_setting_fits_every_width():

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layout import Lanes, lanes_of
+from ..layout import Lanes, lanes_of, reach_of
 from ..triton_launch import Kernel, Problem, launch
 from ..triton_sums import Sums
 from .levels import Sizes
@@ -94,7 +94,7 @@ def problem_of(
         groups=heads,
         depth=c // heads,
         taps=taps,
-        reach=max(pixels * c, queries * max(c, *distances)),
+        reach=max(pixels * c, reach_of(lanes, queries, heads, c)),
         constants=constants,
         zeroed=None if sums is None else sums.total,
     )
