@@ -130,12 +130,14 @@ class Block(nn.Module):
 
     def plain_parts(self) -> tuple[nn.Module, ...]:
         """All parts, where they are those that the fused passes know, put together as these know."""
-        if self.training or not (self.bare or self.post_norm):
+        if not (self.bare or self.post_norm):
             return ()
         if self.scaled and torch.is_autocast_enabled("cpu"):  # there the scales make float32 maps of those of the norms
             return ()
         norm1, dcn, norm2, mlp, drop_path = _parts(self._modules)
         if type(dcn) not in (DCNv3, DCNv4) or type(mlp) is not MLP or type(drop_path) not in _IDLE:
+            return ()
+        if drop_path.training:  # whatever the block says: some drop in inference, to see how sure a net is
             return ()
         inner, outer = dcn.plain_parts(), mlp.plain_parts()
         known = type(norm1) is type(norm2) is nn.LayerNorm and inner and outer

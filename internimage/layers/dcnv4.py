@@ -20,7 +20,7 @@ from ..ops.dcnv4.packed import unpack
 from ..ops.dispatch import named
 from ..ops.geometry import Geometry, IntPair, as_pair
 from .convolution import ChannelsLastConv2d, check_tensor
-from .offset_branch import check_blend, check_size, depthwise_branch, middle_pixels
+from .offset_branch import blend, check_blend, check_size, depthwise_branch, middle_pixels
 
 INITS = ("released", "average")
 
@@ -161,7 +161,9 @@ class DCNv4(nn.Module):
         offset_mask = self.offset_mask(self._seen_by_offsets(x))
         values = self.value_proj(x) if self.has_pointwise else x
         output = dcnv4_on_maps(values, offset_mask, self.geometry, self.softmax, self.backend)
-        return self._blend(output, values) if self.center_feature_scale else output
+        if self.center_feature_scale:
+            return blend(output, values, self.center_feature_scale_proj(output).sigmoid())
+        return output
 
     def sampling(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets (N, H_out, W_out, G, P*2) and masks (N, H_out, W_out, G, P), as the operator uses them."""
@@ -173,12 +175,6 @@ class DCNv4(nn.Module):
         if "offset_mask_dw" in self._modules:
             return self.offset_mask_dw(x)
         return middle_pixels(x, self.geometry)
-
-    def _blend(self, output: Tensor, values: Tensor) -> Tensor:
-        scale = self.center_feature_scale_proj(output).sigmoid()
-        grouped = (*output.shape[:3], self.geometry.groups, -1)
-        values = values.to(output.dtype)
-        return torch.lerp(output.reshape(grouped), values.reshape(grouped), scale.unsqueeze(-1)).reshape(output.shape)
 
     def extra_repr(self) -> str:
         g = self.geometry

@@ -20,7 +20,7 @@ from ..ops.geometry import Geometry, IntPair, as_pair
 from .activation import make_activation
 from .convolution import ChannelsLastConv2d, check_tensor
 from .norm import make_norm
-from .offset_branch import check_blend, check_size, depthwise_branch
+from .offset_branch import blend, check_blend, check_size, depthwise_branch
 
 
 class DCNv3(nn.Module):
@@ -104,6 +104,8 @@ class DCNv3(nn.Module):
     def sampling(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the depthwise branch (N, H_out, W_out, C), offsets (..., G*P*2) and mask logits (..., G*P)."""
         features = self.dw_act(self.dw_norm(self.dw_conv(x)))
+        if not _are_bare(self.offset, self.mask):
+            return features, self.offset(features), self.mask(features)
         # one matrix product for both; they stay two parameters, since training recipes treat them differently
         weight = torch.cat((self.offset.weight, self.mask.weight))
         bias = torch.cat((self.offset.bias, self.mask.bias))
@@ -127,8 +129,10 @@ class DCNv3(nn.Module):
 
     def plain_parts(self) -> tuple[nn.Module, ...]:
         """All parts, where they are those that the fused passes know."""
-        parts = _parts(self._modules)
+        parts = conv, *_ = _parts(self._modules)
         if self.use_dcn_v4_op or self.backend not in (None, "cpu") or tuple(map(type, parts)) != _PLAIN:
+            return ()
+        if conv.padding_mode != "zeros" or conv.dilation != (1, 1):  # somebody has changed what it was built with
             return ()
         return self, *parts
 
@@ -155,10 +159,7 @@ class DCNv3(nn.Module):
 
     def _blend(self, features: Tensor, values: Tensor, output: Tensor) -> Tensor:
         """What was sampled and the projected input at the pixel itself, each group in a share of its own."""
-        scale = self.center_feature_scale_proj(features).sigmoid().to(output.dtype)
-        grouped = (*output.shape[:3], self.geometry.groups, -1)
-        blend = torch.lerp(output.reshape(grouped), values.to(output.dtype).reshape(grouped), scale.unsqueeze(-1))
-        return blend.reshape(output.shape)
+        return blend(output, values, self.center_feature_scale_proj(features).sigmoid())
 
     def _sample(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the depthwise branch, the projected input, and what the operator makes of them."""
@@ -171,6 +172,10 @@ class DCNv3(nn.Module):
     def _sample_packed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same on DCNv4's operator: one matrix product predicts its packed tensor."""
         g = self.geometry
+        if not _are_bare(self.offset, self.mask):
+            features, offset, logits = self.sampling(x)
+            values, packed = self.input_proj(x), pack_offset_mask(offset, logits, g.groups)
+            return features, values, dcnv4_on_maps(values, packed, g, True, self.backend)
         features = self.dw_act(self.dw_norm(self.dw_conv(x)))
         # the rows of both linear layers in the order of the packed channels
         weight = pack_offset_mask(self.offset.weight.t()[None, None], self.mask.weight.t()[None, None], g.groups)
@@ -184,6 +189,18 @@ class DCNv3(nn.Module):
             f"channels={self.channels}, kernel_size={g.kernel_size}, stride={g.stride}, padding={g.padding}, "
             f"dilation={g.dilation}, groups={g.groups}, offset_scale={g.offset_scale}, remove_center={g.remove_center}"
         )
+
+
+def _are_bare(*linears: nn.Module) -> bool:
+    """Linear layers that are no more than their parameters: nobody has wrapped, quantised or hooked them."""
+    return all(
+        type(linear) is nn.Linear
+        and linear.bias is not None
+        and not (linear._forward_pre_hooks or linear._forward_hooks)
+        and not (linear._backward_pre_hooks or linear._backward_hooks)
+        and "forward" not in linear.__dict__
+        for linear in linears
+    )
 
 
 # of ``_modules``: an attribute of a module costs ten times as much

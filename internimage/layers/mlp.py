@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from operator import itemgetter
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,7 +41,7 @@ class MLP(nn.Module):
     def plain_parts(self) -> tuple[nn.Module, ...]:
         """All parts, where they are those that the fused passes know."""
         parts = fc1, _, _, drop = _parts(self._modules)
-        if tuple(map(type, parts)) != _PLAIN or fc1._parameters["bias"] is None or (self.training and drop.p):
+        if tuple(map(type, parts)) != _PLAIN or fc1._parameters["bias"] is None or (drop.training and drop.p):
             return ()
         return self, *parts
 
@@ -55,7 +54,7 @@ class MLP(nn.Module):
         rows, hidden = x.reshape(-1, x.shape[-1]), fc1.out_features
         if len(rows) * hidden < _LARGE:
             return _forward(x, fc1, fc2, start)
-        output = torch.empty_like(x) if start is None else start
+        output = x.new_empty(x.shape) if start is None else start
         height = max(1, _SLICE // hidden)
         for inward, outward in zip(rows.split(height), output.view(rows.shape).split(height), strict=True):
             if start is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -61,6 +62,13 @@ def check_blend(geometry: Geometry) -> None:
             f"{geometry.kernel_size}, stride={geometry.stride}, padding={geometry.padding}, dilation="
             f"{geometry.dilation} change it"
         )
+
+
+def blend(output: Tensor, values: Tensor, shares: Tensor) -> Tensor:
+    """Each group of ``output`` (N, H, W, C) moved towards that of ``values`` by its share, ``shares`` (N, H, W, G)."""
+    sizes = (shares.shape[-1], -1)
+    grouped, target = output.unflatten(-1, sizes), values.to(output.dtype).unflatten(-1, sizes)
+    return torch.lerp(grouped, target, shares.to(output.dtype).unsqueeze(-1)).flatten(-2)
 
 
 def check_size(x: Tensor, kernel: tuple[int, int] | None, geometry: Geometry) -> None:

@@ -59,19 +59,29 @@ def _is_plain_inference(x: Tensor) -> bool:
 
 
 def _are_plain(modules: tuple[nn.Module, ...], x: Tensor) -> bool:
-    """No hooks, no approximate GELU, no adapter or quantised weight in place of the parameters."""
-    dtype = torch.float32 if torch.is_autocast_enabled("cpu") else x.dtype
+    """No hooks, no ``forward`` of an instance's own, no approximate GELU, norms of the channels; plain parameters."""
+    dtype, channels = torch.float32 if torch.is_autocast_enabled("cpu") else x.dtype, x.shape[-1:]
     for module in modules:
-        if module._forward_hooks or module._forward_pre_hooks:
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
             return False
-        if type(module) is nn.GELU and module.approximate != "none":
+        kind = type(module)
+        if kind is nn.GELU and module.approximate != "none":
+            return False
+        if kind is nn.LayerNorm and module.normalized_shape != channels:  # a size that PyTorch refuses is one too
             return False
         for parameter in module._parameters.values():
             if parameter is None and isinstance(module, nn.Linear):  # it has no bias
                 continue
-            if type(parameter) is not nn.Parameter or parameter.dtype is not dtype or not parameter.is_cpu:
+            if not _is_plain(parameter, dtype):
                 return False
     return True
+
+
+def _is_plain(parameter: Tensor | None, dtype: torch.dtype) -> bool:
+    """No adapter or quantised weight; and packed, as the kernels read it."""
+    if type(parameter) is not nn.Parameter or parameter.dtype is not dtype or not parameter.is_cpu:
+        return False
+    return parameter.is_contiguous() or parameter.dim() > 1  # matrices and kernels are read by their strides, or packed
 
 
 def _runs_here() -> bool:

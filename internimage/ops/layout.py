@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -22,6 +23,10 @@ def lanes_of(tensor: Tensor, groups: int) -> Lanes:
     if stride[-1] == 1 and stride[1] == shape[2] * row and stride[0] == shape[1] * stride[1]:
         return Lanes(tensor, row, group)
     rows = tensor.flatten(0, 2)
-    rows = rows if rows.dim() == 3 else rows.unflatten(1, (groups, -1))
-    rows = rows if rows.stride(2) == 1 or rows.shape[2] == 1 else rows.contiguous()
-    return Lanes(rows, rows.stride(0), rows.stride(1))
+    rows = rows if rows.stride(-1) == 1 or rows.shape[-1] == 1 else rows.contiguous()
+    return Lanes(rows, rows.stride(0), rows.stride(1) if len(shape) == 5 else group)
+
+
+def reach_of(lanes: Iterable[Lanes], rows: int, groups: int, channels: int) -> int:
+    """How far numbers of one image are apart at most: in the lanes of its rows, and in its output."""
+    return max(rows * channels, *(rows * lane.row + groups * lane.group for lane in lanes))

@@ -40,8 +40,8 @@ class Problem(NamedTuple):
     """One call, as the kernels see it.
 
     ``strips`` strips of ``length`` outputs in each of ``images`` images, with ``groups`` rows an output.
-    ``constants()`` are what is compiled in; they must follow from ``call`` and from the dtype. ``zeroed`` is a tensor
-    that launches add to: a measurement leaves it at zero.
+    ``constants()`` are what is compiled in; they, and the dtypes of all tensors, must follow from ``call`` and from the
+    dtype of the first. ``zeroed`` is a tensor that launches add to: a measurement leaves it at zero.
     """
 
     kernel: Kernel

@@ -308,10 +308,11 @@ def test_refuses_a_size_for_which_branch_and_operator_do_not_meet():
     assert sizes and refused
 
 
+@pytest.mark.parametrize("options", [{}, {"center_feature_scale": True}], ids=str)
 @pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
-def test_an_empty_batch(grad):
+def test_an_empty_batch(options, grad):
     with torch.set_grad_enabled(grad):
-        assert make(torch.float32)(torch.zeros(0, 5, 6, 12)).shape == (0, 5, 6, 12)
+        assert make(torch.float32, **options)(torch.zeros(0, 5, 6, 12)).shape == (0, 5, 6, 12)
 
 
 @pytest.mark.parametrize("options", [{}, {"output_bias": False}, {"without_pointwise": True}], ids=str)

@@ -298,10 +298,10 @@ def test_refuses_a_size_for_which_stride_and_padding_do_not_meet():
     assert sizes and refused
 
 
-@pytest.mark.parametrize("norm_layer", ["LN", "BN"])
+@pytest.mark.parametrize("options", [{}, {"norm_layer": "BN"}, {"center_feature_scale": True}], ids=str)
 @pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
-def test_an_empty_batch(norm_layer, grad):
-    layer = make(torch.float32, norm_layer=norm_layer).eval()
+def test_an_empty_batch(options, grad):
+    layer = make(torch.float32, **options).eval()
     with torch.set_grad_enabled(grad):
         assert layer(torch.zeros(0, 5, 6, 12)).shape == (0, 5, 6, 12)
 
@@ -397,11 +397,48 @@ def test_exports_without_a_custom_operator(strict, stride):
         assert_close(program.module()(x), layer(x).detach().double(), "module")
 
 
-def test_hooks_on_its_parts_are_called_in_inference_too():
-    layer = make(torch.float32)
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("options", [{}, {"use_dcn_v4_op": True}], ids=str)
+def test_hooks_on_its_parts_are_called(options, grad):
+    layer = make(torch.float32, **options)
     seen = []
-    for name in ("dw_conv", "dw_norm", "dw_act"):
-        getattr(layer, name).register_forward_hook(lambda module, args, output, name=name: seen.append(name))
-    with torch.no_grad():
+    for name, part in layer.named_children():
+        part.register_forward_hook(lambda module, args, output, name=name: seen.append(name))
+    with torch.set_grad_enabled(grad):
         layer(picture(layer))
-    assert seen == ["dw_conv", "dw_norm", "dw_act"]
+    assert sorted(seen) == sorted(name for name, _ in layer.named_children())
+
+
+class Adapter(nn.Module):
+    """A linear layer and what is learned beside it, as of LoRA."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear, self.beside = linear, nn.Linear(linear.in_features, linear.out_features)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.linear.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + self.beside(x)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dcn_v4_op": True}], ids=str)
+def test_adapters_in_the_place_of_its_parts_count_and_learn(options):
+    layer = make(**options)
+    want = copy.deepcopy(layer)
+    adapters = []
+    for name in ("offset", "mask", "input_proj", "output_proj"):
+        adapters.append(Adapter(getattr(layer, name)).double())
+        setattr(layer, name, adapters[-1])
+        merged = getattr(want, name)
+        merged.weight.data += adapters[-1].beside.weight.data
+        merged.bias.data += adapters[-1].beside.bias.data
+    x = picture(layer)
+    output = layer(x)
+    assert_close(output, want(x), "module")
+    output.square().sum().backward()
+    assert all(parameter.grad.any() for adapter in adapters for parameter in adapter.beside.parameters())
+    with torch.no_grad():
+        assert_close(layer(x), want(x), "module")

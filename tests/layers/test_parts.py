@@ -77,3 +77,12 @@ def test_mlp_drops_only_while_training():
     x = torch.randn(2, 6)
     assert not torch.equal(mlp(x), mlp(x))
     assert torch.equal(mlp.eval()(x), mlp(x))
+
+
+def test_mlp_drops_in_inference_where_only_its_dropout_is_told_to():
+    """As those do who want to see how sure a net is."""
+    mlp = MLP(6, 24, drop_rate=0.5).eval()
+    mlp.drop.train()
+    x = torch.randn(2, 6)
+    with torch.no_grad():
+        assert not torch.equal(mlp(x), mlp(x))

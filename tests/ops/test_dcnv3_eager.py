@@ -78,6 +78,30 @@ def test_the_bits_do_not_depend_on_how_the_work_is_shared(softmax, dtype, shared
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)), f"{parts} parts"
 
 
+STRIPS = {  # 256 channels, so that lines are cut in strips of 16 columns, the last one narrower
+    "stride": ((2, 5, 75), Geometry(stride=(2, 2), groups=8)),
+    "dilation": ((1, 4, 41), Geometry(padding=(3, 3), dilation=(3, 3), groups=8)),
+    "many taps": ((2, 3, 37), Geometry((5, 5), padding=(2, 2), groups=16, remove_center=True)),
+}
+
+
+@pytest.mark.parametrize("case", STRIPS.values(), ids=STRIPS)
+@pytest.mark.parametrize("softmax", [False, True], ids=["mask", "logits"])
+@needs_kernel
+def test_strips_of_columns_give_the_numbers_of_the_map_however_they_are_shared(case, softmax, shared_in_parts):
+    """Parts of the work begin and end in the middle of a line, of a strip, and of an image."""
+    size, geometry = case
+    inputs = draw(size, 256 // geometry.groups, geometry)
+    exact = run(inputs, "reference", softmax)
+    inputs = inputs.to(torch.float32)
+    want = run(inputs, "cpu", softmax)
+    assert_same(want, exact, "operator", ignore=near_lattice(inputs))
+    for parts in (2, 3, 7, 50):
+        with shared_in_parts(parts):
+            got = run(inputs, "cpu", softmax)
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)), f"{parts} parts"
+
+
 @pytest.mark.slow  # on a busy machine threads of one process wait long for each other
 @needs_kernel
 def test_torch_threads_share_the_work_and_give_the_same_bits():

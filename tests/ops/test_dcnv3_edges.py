@@ -146,6 +146,16 @@ def test_an_empty_batch_keeps_its_gradient(backend):
 
 
 @EVERY_BACKEND
+@pytest.mark.parametrize("logit", [-59.0, 29.0, 59.0])
+@pytest.mark.parametrize("value", [1e-14, 1e14])
+def test_large_logits_leave_large_and_small_numbers_as_they_are(backend, logit, value):
+    """Exponentials that are summed up before they are divided by their sum must not overflow nor vanish on the way."""
+    inputs = draw((1, 4, 5), 3, Geometry(padding=(0, 0), groups=1), offset_std=0.0).to(torch.float32)
+    same = replace(inputs, input=torch.full_like(inputs.input, value), mask=torch.full_like(inputs.mask, logit))
+    assert_close(forward(same, backend, softmax=True) / value, torch.ones_like(inputs.grad_output), "operator")
+
+
+@EVERY_BACKEND
 @pytest.mark.parametrize("softmax", [False, True], ids=["mask", "logits"])
 def test_fresh_memory_never_shows(backend, softmax, fresh_memory_is_nan):
     inputs = draw((2, 5, 6), 5, Geometry(groups=2), offset_std=20.0)

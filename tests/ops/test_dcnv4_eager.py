@@ -113,6 +113,21 @@ def test_an_empty_batch_keeps_its_gradient(backend, softmax):
     assert [tuple(tensor.shape) for tensor in got] == [(0, 4, 5, 6), (0, 4, 5, 6), (0, 4, 5, 36), (0, 4, 5, 18)]
 
 
+@EVERY_BACKEND
+@SOFTMAX
+def test_a_map_of_one_pixel_seen_through_permuted_axes(backend, softmax):
+    """Contiguous as it is, its axes of one element have strides of their own; 88 packed numbers are no three groups."""
+    torch.manual_seed(0)
+    numbers, input = torch.randn(2, 88), torch.randn(2, 1, 1, 6, requires_grad=True)
+    packed, usual = numbers.view(2, 88, 1, 1).permute(0, 2, 3, 1), numbers.clone().view(2, 1, 1, 88)
+    assert packed.is_contiguous() and packed.stride() != usual.stride()
+    results = []
+    for leaf in (packed.requires_grad_(), usual.requires_grad_()):
+        output = dcnv4(input, leaf, groups=3, softmax=softmax, backend=backend)
+        results.append((output, *torch.autograd.grad(output, (input, leaf), torch.ones_like(output))))
+    assert all(torch.equal(got, want) for got, want in zip(*results, strict=True))
+
+
 @needs_kernel
 @SOFTMAX
 def test_the_bits_do_not_depend_on_how_the_work_is_shared(softmax, shared_in_parts):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import StochasticDepth
 
 from internimage.layers.convolution import ChannelsLastConv2d
 from internimage.layers.mlp import MLP
@@ -191,12 +192,19 @@ def test_a_block_steps_aside_for_whoever_watches_or_changes_a_part():
             lambda b: setattr(b.mlp, "act", nn.GELU("tanh")),
             lambda b: setattr(b.dcn, "mask", nn.Sequential(b.dcn.mask)),
             lambda b: setattr(b, "drop_path", nn.Dropout(0.5)),
+            lambda b: setattr(b, "drop_path", StochasticDepth(0.5, "row")),  # fresh, hence in training
+            lambda b: setattr(b.mlp.fc2, "forward", b.mlp.fc1.forward),
+            lambda b: setattr(b.norm1, "bias", nn.Parameter(normal(16, 2).float()[:, 0])),
+            lambda b: setattr(b, "norm2", nn.LayerNorm((6, 16))),
             lambda b: setattr(b.dcn.dw_conv, "bias", None),
+            lambda b: setattr(b.dcn.dw_conv, "padding_mode", "circular"),
+            lambda b: setattr(b.dcn.dw_conv, "dilation", (2, 2)),
             lambda b: setattr(b.norm1, "bias", None),
         ):
             changed = copy.deepcopy(block)
             change(changed)
             assert not fused.takes_all_of(changed, x)
+        assert not fused.takes_all_of(block, normal(1, 5, 6, 20).float()), "too many channels: PyTorch says so"
         assert fused.takes_all_of(block, x)
 
 
@@ -238,7 +246,11 @@ def test_the_bits_do_not_depend_on_how_the_work_is_shared(shared_in_parts):
 
 
 @pytest.mark.parametrize("layout", ["packed", "channels_first", "expanded", "sliced", "vector"])
-def test_mlp_takes_any_layout(layout):
+@pytest.mark.parametrize("large", [False, True], ids=["whole", "in slices"])
+def test_mlp_takes_any_layout(layout, large, monkeypatch):
+    if large:
+        monkeypatch.setattr("internimage.layers.mlp._LARGE", 0)
+        monkeypatch.setattr("internimage.layers.mlp._SLICE", 24 * 7)
     torch.manual_seed(0)
     mlp, x = MLP(6, 24), normal(2, 4, 5, 6).float()
     x = {

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from internimage.ops import triton_launch, tuning
 from internimage.ops.dcnv3 import gpu
 from internimage.ops.geometry import Geometry
-from internimage.ops.layout import lanes_of
+from internimage.ops.layout import lanes_of, reach_of
+from internimage.ops.ms_deform_attn import gpu as attention
 from internimage.ops.triton_launch import Kernel, Launch, Problem
 from internimage.ops.triton_settings import Setting, candidates, pieces_of, vector_of
 
+from .attention_cases import AttentionCase
 from .cases import Case
 
 
@@ -66,6 +70,17 @@ DIFFERENT = {
     "addresses": {"change": lambda tensor: tensor.new_empty(tensor.numel() + 1)[1:].view(tensor.shape)},
     "distances": {"change": lambda tensor: torch.cat((tensor, tensor), 3)[..., : tensor.shape[3]]},
 }
+
+
+def test_locations_of_another_dtype_compile_anew(compiled):
+    """Attention alone takes float32 locations beside half types."""
+    inputs = AttentionCase("any").make(torch.float16)
+    finer = replace(inputs, locations=inputs.locations.float())
+    for made in (inputs, finer, inputs, finer):
+        values, locations, weights = made.value.flatten(2), made.locations.flatten(3), made.weights.flatten(3)
+        attention.forward(values, locations, weights, made.sizes)
+        attention.backward(made.grad_output, values, locations, weights, made.sizes)
+    assert len(compiled) == 4 and [len(kernel.launches) for kernel in compiled] == [1] * 4
 
 
 @pytest.mark.parametrize("difference", DIFFERENT.values(), ids=DIFFERENT)
@@ -135,6 +150,15 @@ def test_lanes_hold_the_numbers_of_every_row_and_group(layout, size):
     lanes = lanes_of(tensor, 2)
     got = lanes.tensor.as_strided(want.shape, (lanes.row, lanes.group, 1), lanes.tensor.storage_offset())
     assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_no_number_is_further_away_than_the_reach(layout):
+    tensor = layout(torch.zeros(1, 4, 6, 24))[:1]  # of one image
+    last = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    lanes = lanes_of(tensor, 2)
+    needed = last if lanes.tensor.data_ptr() == tensor.data_ptr() else tensor.numel()
+    assert needed <= reach_of([lanes], tensor.shape[1:3].numel(), 2, 1)
 
 
 def test_a_setting_fits_every_width():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import Geometry
-from ..layout import Lanes, lanes_of
+from ..layout import Lanes, lanes_of, reach_of
 from ..triton_launch import Kernel, Problem, launch
 from ..triton_sums import Sums
 
@@ -91,7 +91,7 @@ def problem_of(
         groups=geometry.groups,
         depth=c // geometry.groups,
         taps=geometry.taps,
-        reach=max(h * w * c, h_out * w_out * max(c, *distances)),
+        reach=max(h * w * c, reach_of(lanes, h_out * w_out, geometry.groups, c)),
         constants=constants,
         zeroed=None if sums is None else sums.total,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layout import Lanes, lanes_of
+from ..layout import Lanes, lanes_of, reach_of
 from ..triton_launch import Kernel, Problem, launch
 from ..triton_sums import Sums
 from .levels import Sizes
@@ -85,7 +85,7 @@ def problem_of(
         tensors = (output, values, locations.tensor, weights.tensor, sums.total, *grad_lanes, sums.keys, sums.shares)
     return Problem(
         FORWARD if sums is None else BACKWARD,
-        (heads, len(sizes), taps, softmax, c, distances, sums is not None and sums.scatter),
+        (heads, len(sizes), taps, softmax, c, distances, locations.tensor.dtype, sums is not None and sums.scatter),
         tensors,
         (queries, pixels, _as_numbers(sizes)),
         images=n,
@@ -94,7 +94,7 @@ def problem_of(
         groups=heads,
         depth=c // heads,
         taps=taps,
-        reach=max(pixels * c, queries * max(c, *distances)),
+        reach=max(pixels * c, reach_of(lanes, queries, heads, c)),
         constants=constants,
         zeroed=None if sums is None else sums.total,
     )

@@ -1,12 +1,13 @@
-// Deformable convolution and attention, forward and backward, on the CPU. Included once for each instruction set, inside its namespace, after
-// LANES (float32 numbers a register holds) is defined.
+// Deformable convolution and attention, forward and backward, on the CPU. Included once for each instruction set, inside
+// its namespace, after storage.h and LANES (float32 numbers a register holds).
 //
 // The output is worked on in tiles: some neighbouring pixels of a line and some whole groups. Each (pixel, group, tap) of
 // a tile is a "lane": first the positions, weights and validity of all lanes are computed, plain loops that compilers
-// vectorise; then each lane's four corners are read, one strip of channels at a time. The backward pass first gathers, for every lane, the products of the output's
-// gradient with the four corners; gradients of offset and mask follow from those in a loop over lanes.
+// vectorise; then each lane's four corners are read, one strip of channels at a time. The backward pass first gathers,
+// for every lane, the products of the output's gradient with the four corners; gradients of offset and mask follow from
+// those in a loop over lanes.
 
-// exp(x) = 2^n * exp(r) with |r| <= ln(2)/2 and a polynomial for exp(r): two units in the last place at most. For x <= 60.
+// exp(x) = 2^n * exp(r) with |r| <= ln(2)/2 and a polynomial for exp(r): two units in the last place at most. For x <= 30.
 template <int L> INLINE Pack<float, L> exp_of(Pack<float, L> x) {
     const Pack<float, L> none = {}, lowest = none - 87.0f;
     const Pack<float, L> kept = x < lowest ? lowest : x;
@@ -168,8 +169,9 @@ template <typename T, bool LEVELS> struct Deformable {
 
     // Offsets, or their gradient, by the type they are stored in.
     template <typename Void, typename Use> INLINE void with_offsets(Void* at, Use use) const {
-        using Same = typename std::conditional<std::is_const<Void>::value, const T, T>::type;
-        using Wide = typename std::conditional<std::is_const<Void>::value, const Real, Real>::type;
+        constexpr bool CONST = std::is_const<Void>::value;
+        using Same = typename std::conditional<CONST, const T, T>::type;
+        using Wide = typename std::conditional<CONST, const Real, Real>::type;
         if (std::is_same<T, Real>::value || p.offset_storage == p.storage) return use(static_cast<Same*>(at));
         use(static_cast<Wide*>(at));
     }
@@ -261,9 +263,11 @@ template <typename T, bool LEVELS> struct Deformable {
     void exponentials(Real* mask, int64_t groups) const {
         const int64_t lanes = groups * taps, padded = (lanes + 15) / 16 * 16;
         for (int64_t i = lanes; i < padded; ++i) mask[i] = 0;
+        // up to here exponentials, and samples of 1e24 times as much, neither overflow nor vanish
+        const Real most = 30;
         int32_t large = 0;  // counts NaN too
-        for (int64_t i = 0; i < padded; ++i) large += !((mask[i] < Real(60)) & (mask[i] > Real(-60)));
-        if (large) {  // only then can a sum overflow or vanish unless the largest logit is taken off first
+        for (int64_t i = 0; i < padded; ++i) large += !((mask[i] < most) & (mask[i] > -most));
+        if (large) {  // only then is the largest logit taken off first
             for (int64_t g = 0; g < groups; ++g) {
                 Real* values = mask + g * taps;
                 Real highest = values[0], lowest = values[0];
@@ -271,7 +275,7 @@ template <typename T, bool LEVELS> struct Deformable {
                     highest = values[t] > highest ? values[t] : highest;
                     lowest = values[t] < lowest ? values[t] : lowest;
                 }
-                if ((highest < Real(60)) & (lowest > Real(-60))) continue;  // no group's numbers depend on its neighbours
+                if ((highest < most) & (lowest > -most)) continue;  // no group's numbers depend on its neighbours
                 for (int64_t t = 0; t < taps; ++t) values[t] -= highest;
             }
         }
