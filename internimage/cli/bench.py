@@ -37,7 +37,8 @@ Quick = Annotated[
     bool, typer.Option("--quick", help="Small shapes and few runs: whether it works, not how fast it is.")
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", metavar="FOLDER", help="Write the results to a file in this folder, such as cpu-op-DATE.json.")
+    Path | None,
+    typer.Option("--output", metavar="FOLDER", help="Write the results into this folder, as cpu-op-DATE.json."),
 ]
 Markdown = Annotated[
     Path | None, typer.Option("--markdown", metavar="FILE", help="Write the tables to this file, in Markdown.")
