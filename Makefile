@@ -47,6 +47,8 @@ bench: $(VENV)/.installed-dev  ## how long, how much memory, against what
 
 # These run as they are on a machine with a card that has torch, Triton, timm and pytest: nothing is installed, no .venv.
 gpu:  ## all three stages on a card: make gpu PYTHON=python3; call again to go on
+	@$(PYTHON) -c 'import torch, sys; torch.cuda.is_available() or sys.exit("make gpu: torch " + torch.__version__ + \
+		" of $(PYTHON) finds no CUDA card here; nothing was run")'
 	@failed=0; for stage in $(GPU_STAGES); do $(MAKE) --no-print-directory $$stage || failed=1; done; exit $$failed
 
 gpu-test:  ## on a card: is everything right? under nine minutes

@@ -27,6 +27,18 @@ def make_folder(folder: str | Path, option: str) -> None:
         raise OSError(f"{option}: no file can be made in {folder} ({reason}); choose another folder") from error
 
 
+def check_file(path: str | Path, option: str) -> None:
+    """Prove that a file of this name can be written before long work is done for it.
+
+    Raises:
+        OSError: it cannot; the message names the ``option`` that asks for it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} {path} is a folder, expected the name of a file")
+    make_folder(path.parent, option)
+
+
 @contextmanager
 def write_through(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed to it when the block ends well and removed when it does not.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from internimage.files import make_folder, write_through
+from internimage.files import check_file, make_folder, write_through
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -50,6 +50,16 @@ def test_a_folder_that_takes_no_files_is_named_with_its_option(tmp_path):
         make_folder(tmp_path / "file", "--output")
     with pytest.raises(OSError, match=r"^--output: no file can be made in .*below \(Not a directory\)"):
         make_folder(tmp_path / "file" / "below", "--output")
+
+
+def test_a_file_that_cannot_be_written_is_named_with_its_option(tmp_path):
+    check_file(tmp_path / "new" / "a.svg", "--plot")
+    assert not [*(tmp_path / "new").iterdir()]
+    with pytest.raises(OSError, match=r"^--plot .* is a folder, expected the name of a file$"):
+        check_file(tmp_path / "new", "--plot")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"^--plot .*file is a file, expected a folder$"):
+        check_file(tmp_path / "file" / "a.svg", "--plot")
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder in which not even root makes files")

@@ -131,6 +131,8 @@ def test_the_first_screen_comes_first():
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in INSTALLS])
 def test_command(run, command):
+    if command.startswith("internimage bench") and native.load_error() is not None:
+        pytest.skip(str(native.load_error()))
     run(command)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..draw import ACCENT, ACCENT_SOFT, GREY, INK, RULE
+from ..draw import ACCENT, ACCENT_SOFT, GREY, INK, PAPER, RULE
 from . import op_tables, report, targets
 from .canvas import Canvas, Color, picture_format
 from .labels import FREE, ON_GRID_SAMPLE
@@ -80,9 +80,10 @@ def _head(canvas: Canvas, results: Row, rows: Sequence[Row]) -> None:
 
 def _foot(canvas: Canvas, results: Row, operators: bool, networks: bool) -> None:
     y = canvas.height - 38
+    ticks = "; a tick is what is wanted" if results.get("targets") else ""
     for words in (
-        "Faster than the fastest plain PyTorch form of the same function; the tick is what is wanted." * operators,
-        "Networks: time over the baseline, median of pairs; lower is better." * networks,
+        f"Operators: longer is better; dashes are as fast as the fastest PyTorch form{ticks}." * operators,
+        "Networks: time over that of the network in the title (dashes), median of pairs; shorter is better." * networks,
     ):
         if words:
             canvas.text(MARGIN, y, words, 12, GREY)
@@ -130,12 +131,12 @@ def _roofline(
     for key, words, share in (("memory_gbytes_per_s", "copy", 0.93), ("l2_gbytes_per_s", "copy within L2", 0.93)):
         _slope(canvas, axes, ceilings[key], peak, f"{words}, {number(ceilings[key])} GB/s", share)
     canvas.text(axes.left + axes.width, axes.y(peak) - 12, f"matrix product, {peak:.0f} GFLOP/s", 12, GREY, "end")
+    _cluster_names(canvas, rows, axes)
     for row in rows:
         hollow, color = row["direction"] == BOTH, COLORS[row["operator"]]
         place = row["flop"] / row["corner_bytes"], row["flop"] / row["tensor_bytes"]
         canvas.dot(axes.x(place[0]), axes.y(row["gflops"]), 3.2, color, hollow)
         canvas.dot(axes.x(place[1]), axes.y(row["gflops"]), 5, color, hollow)
-    _cluster_names(canvas, rows, axes)
     _legend(canvas, rows, left + 44, top + height - 4)
 
 
@@ -182,7 +183,9 @@ def _cluster_names(canvas: Canvas, rows: Sequence[Row], axes: _Axes) -> None:
     lowest = max(axes.y(row["gflops"]) for row in rows) + 22
     for key, words in (("corner_bytes", "all corners, from caches"), ("tensor_bytes", "tensors once, from memory")):
         places = sorted(axes.x(row["flop"] / row[key]) for row in rows)
-        canvas.text(places[len(places) // 2], min(lowest, axes.top + axes.height - 10), words, 12, INK, "middle")
+        x, y = places[len(places) // 2], min(lowest, axes.top + axes.height - 10)
+        canvas.rectangle(x - 3.2 * len(words), y - 8, 6.4 * len(words), 16, PAPER)  # lines end at the words
+        canvas.text(x, y, words, 12, INK, "middle")
 
 
 def _legend(canvas: Canvas, rows: Sequence[Row], x: float, y: float) -> None:
@@ -294,7 +297,8 @@ def _network_groups(runs: Sequence[Row]) -> Iterator[_Group]:
         ]
         size = f"{run['size'][0]}x{run['size'][1]}"
         title = f"{run['task']} {size}, batch {run['batch']}"
-        yield _Group(title, run["precision"], tuple(bars), 1.0)
+        over = f"over {(run['baseline'] or 'ours').replace('_patch4_window7_224', '')}"
+        yield _Group(title, f"{run['precision']}, {over}", tuple(bars), 1.0)
 
 
 def _network_label(row: Row) -> str:

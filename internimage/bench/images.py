@@ -33,7 +33,9 @@ SETS = {
 }
 USUAL = {"cpu": ("224", "8x224", "800x1216"), "cuda": ("128x224", "224")}
 NOTATION = "HxW or NxHxW, as in 8x224x224"
-_WRITTEN = re.compile(r"(?:(\d+)x)?(\d+)x(\d+)")
+_WRITTEN = re.compile(r"(?:(\d{1,9})x)?(\d{1,9})x(\d{1,9})", re.ASCII)
+CHANNELS = 3
+SMALLEST = 32  # pixels: one position of the last level
 _IMAGES, _FEWEST, _MOST = 60, 5, 31  # images of 224 pixels that a network sees, and the pairs that this gives
 
 
@@ -53,8 +55,11 @@ def chosen(words: Sequence[str], device: torch.device, quick: bool, features: bo
 def _written(word: str) -> Size:
     match = _WRITTEN.fullmatch(word)
     numbers = [int(number or 1) for number in match.groups()] if match else [0]
-    if 0 in numbers:
-        raise ValueError(f"--shapes {word!r} is no size of images; expected a set ({', '.join(SETS)}), or {NOTATION}")
+    if 0 in numbers or min(numbers[1:]) < SMALLEST:
+        raise ValueError(
+            f"--shapes {word!r} is no size of images; expected a set ({', '.join(SETS)}), or {NOTATION}, "
+            f"height and width at least {SMALLEST}"
+        )
     batch, height, width = numbers
     pairs = round(_IMAGES * 224 * 224 / (batch * height * width))
     return Size(batch, height, width, min(max(pairs, _FEWEST), _MOST))
@@ -62,4 +67,4 @@ def _written(word: str) -> Size:
 
 def make(size: Size) -> Tensor:
     """Noise of that size."""
-    return torch.randn(size.batch, 3, size.height, size.width, generator=torch.Generator().manual_seed(0))
+    return torch.randn(size.batch, CHANNELS, size.height, size.width, generator=torch.Generator().manual_seed(0))

@@ -16,6 +16,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 _PROCESS = Path("/proc/self")
+_TOO_LARGE = ("allocate memory", "not enough memory", "calculation overflowed", "out of memory")
+"""What PyTorch says where there is not enough; only cards have an exception of their own for it."""
 
 
 def peak_allocation(run: Callable[[], object], device: torch.device | None = None) -> int:
@@ -47,6 +49,17 @@ def _peak_on_card(run: Callable[[], object], device: torch.device) -> int:
     torch.cuda.synchronize(device)
     del result
     return torch.cuda.max_memory_allocated(device) - before
+
+
+@contextmanager
+def enough_for(what: str) -> Iterator[None]:
+    """ValueError, in one line, where ``what`` needs more memory than there is."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in _TOO_LARGE):
+            raise
+        raise ValueError(f"there is not enough memory here to time {what}; choose smaller --shapes") from error
 
 
 @contextmanager

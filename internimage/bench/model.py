@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models import list_models
+from ..models import get_config, list_models
 from . import breakdown, counting, images, networks
 from .gate import Disagreement, require
 from .images import Size
 from .labels import BASELINE, COMPILED, GRAPH, RELEASED_IMAGES_PER_S, VARIANTS, split_label
-from .memory import peak_allocation
+from .memory import enough_for, peak_allocation
 from .network_runs import Setting, candidates, converts, inference, name_of, precision
 from .networks import Network
 from .op import require_kernel
@@ -36,9 +36,9 @@ def chosen_models(names: Sequence[str]) -> tuple[str, ...]:
     """The architectures of these names, the two of size T when there is none.
 
     Raises:
-        ValueError: there is no such architecture.
+        ValueError: there is no such architecture, or it is not for color images.
     """
-    known = list_models()
+    known = [name for name in list_models() if get_config(name).in_chans == images.CHANNELS]
     for name in names:
         if name not in known:
             raise ValueError(f"there is no model {name!r} to time; expected some of {', '.join(known)}")
@@ -61,7 +61,8 @@ def run(
         found = []
         for size in sizes:
             progress(f"{kind(size, setting)} {size} {name_of(setting.dtype)}")
-            found.append(measure(names, size, setting))
+            with enough_for(f"networks at {size}"):
+                found.append(measure(names, size, setting))
         return found
 
 
@@ -206,6 +207,7 @@ def _row(label: str, samples: dict[str, list[Sample]], size: Size, setting: Sett
 def where_time_goes(names: Sequence[str], size: Size, setting: Setting) -> list[dict[str, Any]]:
     """Shares of the run of each network that is no variant, by kind of work; on the CPU only."""
     image = images.make(size)
+    image = image.to(setting.dtype) if converts(setting) else image
     plain = dataclasses.replace(setting, variants=())
     every, _ = _networks(names, size, plain)
     rows = []

@@ -14,43 +14,56 @@ def tables(model: Results, ceilings: Sequence[Results]) -> list[Table]:
     found = []
     for run in model["runs"]:
         found.append(_networks(run, next((c for c in ceilings if c["dtype"] == run["dtype"]), None)))
+        found += [_ratios(run)] if any(row["over_baseline"] or row["over_own"] for row in run["rows"]) else []
         found += [_breakdown(run, rows)] if (rows := _times_of(model, run)) else []
     return found + ([_peaks(model["memory"])] if model["memory"] else [])
 
 
 def _networks(run: Results, ceilings: Results | None) -> Table:
-    baseline = run["baseline"] or next(iter(BASELINE.values()))
-    size = "x".join(map(str, (run["batch"], *run["size"])))
     released = ("released TensorRT, images/s",) if any(row["released_images_per_s"] for row in run["rows"]) else ()
     return Table(
-        f"{run['task']} {size}, {run['precision']}, {run['pairs']} pairs",
+        f"{_title(run)}, {run['pairs']} pairs of runs",
         (
             *("network", "median ms", "10 to 90 %", "min ms", "images/s", "GFLOP/s", "of peak", "peak memory"),
-            *(f"over {baseline}", "CPU time", "over ours", "CPU time", *released),
+            *released,
         ),
         [
             (
                 *(row["network"], number(row["median_ms"]), f"{number(row['p10_ms'])} to {number(row['p90_ms'])}"),
                 *(number(row["min_ms"]), number(row["images_per_s"]), *_speed(row, ceilings)),
                 binary(row["peak_bytes"], ""),
-                *(
-                    ratio(row[key])
-                    for key in ("over_baseline", "over_baseline_cpu_time", "over_own", "over_own_cpu_time")
-                ),
                 *(str(row["released_images_per_s"] or "") for _ in released),
             )
             for row in run["rows"]
         ],
         (
-            "Ratios are medians over the pairs, on the clock and in processor time; over ours: the same network on our "
-            "operator. Offsets are random, two pixels standard deviation.",
-            "Relative error before timing: " + ", ".join(f"{n} {e:.1e}" for n, e in run["errors"].items()) + ".",
+            "Offsets are random, two pixels standard deviation. Relative error before timing: "
+            + ", ".join(f"{n} {e:.1e}" for n, e in run["errors"].items())
+            + ".",
             "GFLOP/s: products, convolutions and operators of a forward pass; peak: of a matrix product in the dtype. "
             "Peak memory: as PyTorch's allocator counts, above weights and input.",
             *(f"Left out: {name}, {reason}." for name, reason in run["left_out"].items()),
             *(() if run["baseline"] else (_NO_PEERS,)),
         ),
     )
+
+
+def _ratios(run: Results) -> Table:
+    keys = ("over_baseline", "over_baseline_cpu_time", "over_own", "over_own_cpu_time")
+    baseline = run["baseline"] or next(iter(BASELINE.values()))
+    return Table(
+        f"{_title(run)}: times over those of another network",
+        ("network", f"over {baseline}", "CPU time", "over ours", "CPU time"),
+        [(row["network"], *(ratio(row[key]) for key in keys)) for row in run["rows"]],
+        (
+            "Medians of the ratios of the pairs, on the clock and in processor time; below 1 is faster. Over ours: the "
+            "same network on our operator.",
+        ),
+    )
+
+
+def _title(run: Results) -> str:
+    return f"{run['task']} {'x'.join(map(str, (run['batch'], *run['size'])))}, {run['precision']}"
 
 
 def _speed(row: Results, ceilings: Results | None) -> tuple[str, str]:

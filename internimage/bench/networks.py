@@ -70,7 +70,7 @@ def chosen_peers(words: str | None) -> tuple[str, ...]:
     """Names of timm models: those of :data:`PEERS` for "all" or nothing, none for "none", else a comma list.
 
     Raises:
-        ValueError: models are named, and timm is not installed.
+        ValueError: models are named that timm does not know, or timm is not installed.
     """
     names = split_words(words)
     if names == ["none"]:
@@ -80,6 +80,13 @@ def chosen_peers(words: str | None) -> tuple[str, ...]:
         return PEERS if here else ()
     if not here:
         raise ValueError(f"--peers names {', '.join(names)}, which need timm, not installed here: pip install timm")
+    import timm
+
+    for name in names:
+        if not timm.is_model(name):
+            raise ValueError(
+                f"--peers {name!r} is no model of timm; expected all, none, or names of timm.list_models()"
+            )
     return tuple(names)
 
 

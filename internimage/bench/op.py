@@ -15,7 +15,7 @@ from ..ops import native, triton_backend
 from ..ops.dispatch import BackendError, Call
 from . import catalog, operators, peers, shapes
 from .gate import BOUNDS, PEER_FACTOR, relative_error, require
-from .memory import peak_allocation
+from .memory import enough_for, peak_allocation
 from .operators import OURS, Form, Inputs, Operator, calls, results
 from .shapes import Shape
 from .timing import Candidate, Clock, clock_of, figures, in_turns, threads
@@ -71,7 +71,8 @@ def run(
     with threads(setting.threads):
         for operator, shape in plan:
             progress(f"{operator.name} {shape}")
-            rows += measure(operator, shape, setting)
+            with enough_for(f"{operator.name} at {shape}"):
+                rows += measure(operator, shape, setting)
     return rows
 
 

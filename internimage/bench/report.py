@@ -71,7 +71,8 @@ def show(results: Results, console: Console) -> None:
             title=table.title, title_justify="left", caption="\n".join(table.notes), caption_justify="left"
         )
         for index, column in enumerate(table.columns):
-            rich_table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+            whole = index == 0 or column == "direction"  # what tells rows apart is not broken
+            rich_table.add_column(column, justify="left" if index == 0 else "right", no_wrap=whole, overflow="fold")
         for row in table.rows:
             rich_table.add_row(*row)
         console.print(rich_table)

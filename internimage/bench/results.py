@@ -75,4 +75,5 @@ def file_name(results: Results) -> str:
     card = results["machine"]["device"]
     where = card["name"].lower().replace(" ", "-") if card else "cpu"
     part = "" if ("op" in results) == ("model" in results) else "-op" if "op" in results else "-model"
-    return f"{where}{part}-{results['date'][:10]}.json"
+    quick = "-quick" if results["quick"] else ""  # never in the place of figures
+    return f"{where}{part}{quick}-{results['date'][:10]}.json"

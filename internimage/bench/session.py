@@ -27,8 +27,7 @@ def measure(part: str | None, asked: Asked, progress: Progress = lambda line: No
     """
     if os.environ.get("INTERNIMAGE_BACKEND"):
         raise ValueError("INTERNIMAGE_BACKEND is set, so that all forms would run on that backend; unset it first")
-    if asked.threads < 1:
-        raise ValueError(f"--threads is {asked.threads}, expected at least 1")
+    _check(asked)
     device = _device(asked.device)
     measured = results.begin(asked.words(part), device, asked.quick, _plain(asked, device))
     steps = [step for name, step in (("op", _operators), ("model", _models)) if part in (None, name)]
@@ -37,6 +36,21 @@ def measure(part: str | None, asked: Asked, progress: Progress = lambda line: No
     if asked.compare:
         measured["compare"] = compare.run(part, asked, device, progress)
     return measured
+
+
+def _check(asked: Asked) -> None:
+    """What no machine can do, and what would be noticed only after the rest has been timed."""
+    cores = os.cpu_count() or asked.threads
+    if not 1 <= asked.threads <= cores:
+        raise ValueError(f"--threads is {asked.threads}, expected 1 to {cores}, which this machine has")
+    for name in ("device", "dtype", "shapes", "peers", "compare"):
+        words = getattr(asked, name)
+        if words is not None and not split_words(words):
+            raise ValueError(f"--{name} is empty ({words!r}); leave it out for what is usual")
+    if asked.train and asked.features:
+        raise ValueError("--train and --features do not go together: a training step needs a classifier; leave one out")
+    if asked.compare:
+        compare.resolve(asked.compare)
 
 
 def _device(word: str | None) -> torch.device:

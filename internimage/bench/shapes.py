@@ -80,9 +80,12 @@ class AttentionShape:
 
 
 Shape = MapShape | AttentionShape
-MAP_NOTATION = "HxWxC/G or NxHxWxC/G, as in 56x56x128/4"
-ATTENTION_NOTATION = "HxWxC/M or NxHxWxC/M, image size, channels and heads, with @Q for Q queries: 800x1216x256/8@900"
-_WRITTEN = re.compile(r"(?:(\d+)x)?(\d+)x(\d+)x(\d+)/(\d+)(?:@(\d+))?")
+MAP_NOTATION = "HxWxC/G or NxHxWxC/G, G a divisor of C, as in 56x56x128/4"
+ATTENTION_NOTATION = (
+    "HxWxC/M or NxHxWxC/M, image size, channels and heads, M a divisor of C, with @Q for Q queries: 800x1216x256/8@900"
+)
+_N = r"(\d{1,9})"  # longer ones pass what PyTorch takes
+_WRITTEN = re.compile(rf"(?:{_N}x)?{_N}x{_N}x{_N}/{_N}(?:@{_N})?", re.ASCII)
 
 
 def parse_map(text: str) -> MapShape | None:

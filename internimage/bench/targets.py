@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import catalog
-from .labels import FREE, ON_GRID_SAMPLE
+from .labels import BASELINE, FREE, ON_GRID_SAMPLE, split_label
 from .operators import OURS
 from .work import FORWARD
 
@@ -22,7 +22,7 @@ BANDWIDTH = 0.4  # of the copy that the card does, every number moved once
 
 @dataclass(frozen=True)
 class ModelTarget:
-    """A model's time over another network's, at most so much; ``batch`` and ``dtype`` say where."""
+    """A model's time over that of the device's baseline, at most so much; ``batch`` and ``dtype`` say where."""
 
     model: str
     device: str
@@ -46,6 +46,8 @@ MODEL_TARGETS = (
 )
 OVER_GRID_SAMPLE = {("classify", 1): 1.5, ("features", 1): 1.9}
 """Times faster than the same network on grid_sample, float32, on the CPU."""
+SIZES = {"classify": [224, 224], "train": [224, 224], "features": [800, 1216]}
+"""Of the images; of others nothing is wanted."""
 MEMORY = 0.5  # of the peak of the same network on grid_sample
 
 
@@ -139,6 +141,8 @@ def of_models(runs: Sequence[Row], memory: Sequence[Row], device: str) -> list[R
     """Of the runs of :func:`.model.run` and the rows of :func:`.model.weigh`."""
     found = []
     for run in runs:
+        if run["size"] != SIZES[run["task"]]:
+            continue
         rows = {row["network"]: row for row in run["rows"]}
         place = f"{run['task']} {run['batch']}x{run['size'][0]}x{run['size'][1]} {run['dtype']}"
         found += _over_baseline(run, rows, place, device)
@@ -151,12 +155,21 @@ def _over_baseline(run: Row, rows: dict[str, Row], place: str, device: str) -> l
     for wanted in MODEL_TARGETS:
         label = wanted.model if device == "cpu" else f"{wanted.model} compiled"
         here = (wanted.device, wanted.task, wanted.dtype, wanted.batch)
-        if here != (device, run["task"], run["dtype"], run["batch"]) or label not in rows or not run["baseline"]:
+        if (
+            here != (device, run["task"], run["dtype"], run["batch"])
+            or label not in rows
+            or not _is_usual(run["baseline"], device)
+        ):
             continue
         free = rows.get(f"{wanted.model} {FREE}", {}).get("over_baseline")
         what = f"{place}: {label} over {run['baseline']}"
         found.append(target(what, "<=", wanted.at_most, rows[label]["over_baseline"], free=free))
     return found
+
+
+def _is_usual(baseline: str | None, device: str) -> bool:
+    """Whether ratios are over the network that the figures wanted are about."""
+    return baseline is not None and split_label(baseline)[0] == BASELINE[device]
 
 
 def _over_grid_sample(run: Row, rows: dict[str, Row], place: str) -> list[Row]:

@@ -176,7 +176,7 @@ def show(
     from ..bench import report, results
     from .output import printer
 
-    _check(plot, None)
+    _check(None, markdown, plot)
     read = [results.read(file) for file in files]
     for found in read:
         report.show(found, printer())
@@ -192,9 +192,8 @@ def _run(
     """Measure, print, and write what was asked for."""
     from ..bench import report, session
 
-    _check(plot, output)
+    _check(output, markdown, plot)
     found = session.measure(part, asked, lambda line: typer.echo(f"measuring {line}", err=True))
-    _write(found, output, markdown, plot)
     if json:
         from .output import print_json
 
@@ -203,16 +202,20 @@ def _run(
         from .output import printer
 
         report.show(found, printer())
+    _write(found, output, markdown, plot)  # behind the tables, which are worth having should this fail
 
 
-def _check(plot: Path | None, output: Path | None) -> None:
+def _check(output: Path | None, markdown: Path | None, plot: Path | None) -> None:
     """What cannot be written is found before long work is done for it."""
-    from ..files import make_folder
+    from ..files import check_file, make_folder
 
     if plot is not None:
         from ..bench import chart
 
+        check_file(plot, "--plot")
         chart.picture_format(plot)
+    if markdown is not None:
+        check_file(markdown, "--markdown")
     if output is not None:
         make_folder(output, "--output")
 

@@ -14,13 +14,13 @@ from . import options
 PACKAGES = ("torch", "torchvision", "numpy", "Pillow", "safetensors", "huggingface_hub", "typer", "rich")
 OPTIONAL = ("timm", "accelerate", "tensorboard", "torchmetrics", "triton")
 VARIABLES = (
-    "INTERNIMAGE_BACKEND", "INTERNIMAGE_CACHE", "HF_HUB_OFFLINE", "HF_HOME", "HF_ENDPOINT", "OMP_NUM_THREADS",
-    "CUDA_VISIBLE_DEVICES",
+    "INTERNIMAGE_BACKEND", "INTERNIMAGE_CACHE", "INTERNIMAGE_AUTOTUNE", "HF_HUB_OFFLINE", "HF_HOME", "HF_ENDPOINT",
+    "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET",
 )  # fmt: skip
 
 
 def doctor(json: options.Json = False) -> None:
-    """Show versions, devices, and which ways to compute DCNv3 run here, and why the others do not.
+    """Show versions, devices, and which backends of the operators run here, and why the others do not.
 
     Example: [bold]internimage doctor --json[/bold]
     """
@@ -177,7 +177,7 @@ def _lines(findings: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("system", [f"{findings['system']}, Python {sys.version.split()[0]}"]),
         ("versions", [", ".join(versions[start : start + 4]) for start in range(0, len(versions), 4)]),
         ("devices", devices),
-        ("DCNv3 backends", backends),
+        ("backends", backends),
         ("native kernel", [kernel_line]),
         ("threads", [f"{findings['threads']['torch']} of PyTorch, {findings['threads']['processors']} processors"]),
         ("embedded model", [embedded_line + (f"; {trained}" if trained else "")]),

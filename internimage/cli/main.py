@@ -38,7 +38,7 @@ TRAIN = {"extra": "train", "packages": ("timm", "accelerate", "tensorboard", "to
 VERBS = {
     "classify": Verb("Say what is on pictures: files, folders, addresses, standard input."),
     "extract": Verb("Save what stages or modules compute for a picture."),
-    "explain": Verb("Draw where DCNv3 samples, on the picture."),
+    "explain": Verb("Draw where DCNv3 or DCNv4 samples, on the picture."),
     "models": Verb("List models and released weights."),
     "weights": Verb("Download, convert and inspect weights."),
     "train": Verb("Train a model by a recipe.", **TRAIN),  # type: ignore[arg-type]

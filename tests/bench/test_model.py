@@ -205,7 +205,13 @@ class TestWords:
         ):
             networks.chosen_peers("resnet50")
         monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: object())
-        assert networks.chosen_peers(None) == PEERS and networks.chosen_peers("a, b") == ("a", "b")
+        assert networks.chosen_peers(None) == PEERS
+
+    def test_an_unknown_peer_is_found_before_anything_is_timed(self):
+        pytest.importorskip("timm")
+        assert networks.chosen_peers("resnet18, vit_tiny_patch16_224") == ("resnet18", "vit_tiny_patch16_224")
+        with pytest.raises(ValueError, match="--peers 'nobody' is no model of timm; expected all, none, or names"):
+            networks.chosen_peers("resnet18,nobody")
 
 
 def test_an_unknown_model_of_timm_is_one_error(monkeypatch):

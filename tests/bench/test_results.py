@@ -48,6 +48,8 @@ class TestFile:
         assert results_file.file_name(results) == "cpu-op-2026-11-25.json"
         results["machine"]["device"] = {"name": "NVIDIA H100"}
         assert results_file.file_name(results) == "nvidia-h100-op-2026-11-25.json"
+        results["quick"] = True
+        assert results_file.file_name(results) == "nvidia-h100-op-quick-2026-11-25.json"
 
 
 class TestTables:

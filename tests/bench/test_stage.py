@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -176,3 +177,13 @@ op.chosen([])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HERE)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None or torch.cuda.is_available(), reason="needs make, and no card")
+def test_make_gpu_without_a_card_is_one_line(tmp_path):
+    line = ["make", "gpu", f"PYTHON={sys.executable}", f"GPU_RESULTS={tmp_path / 'results'}"]
+    done = subprocess.run(line, cwd=HERE, capture_output=True, text=True)
+    assert done.returncode != 0 and not done.stdout and not (tmp_path / "results").exists()
+    words, of_make = done.stderr.splitlines()
+    assert words.startswith("make gpu: torch ") and words.endswith("finds no CUDA card here; nothing was run")
+    assert of_make.startswith("make: ***")

@@ -83,3 +83,11 @@ def test_networks_on_a_card_are_compiled(results):
     (found,) = targets.of_models([run], [], "cuda")
     assert found["what"].endswith("internimage_t compiled over swin_tiny_patch4_window7_224 compiled")
     assert found["wanted"] == pytest.approx(1 / 0.9)
+
+
+def test_nothing_is_wanted_of_other_sizes_or_over_other_networks(results):
+    (run,) = results["model"]["runs"]
+    assert any(" over convnext_tiny" in row["what"] for row in targets.of_models([run], [], "cpu"))
+    assert targets.of_models([{**run, "size": [64, 64]}], [], "cpu") == []
+    over = targets.of_models([{**run, "baseline": "resnet18"}], [], "cpu")
+    assert not any("resnet18" in row["what"] for row in over)

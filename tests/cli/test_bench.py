@@ -96,10 +96,25 @@ def test_another_commit_stands_in_the_results(internimage, quick, monkeypatch):
         (("op", "dcnv5"), "there is no operator 'dcnv5'"),
         (("op", "--shapes", "1x2"), "--shapes '1x2' is no shape of dcnv3"),
         (("op", "--dtype", "int8"), "--dtype 'int8' is not timed; expected some of float32"),
-        (("op", "--threads", "0"), "--threads is 0, expected at least 1"),
+        (("op", "--threads", "0"), "--threads is 0, expected 1 to "),
+        (("op", "--threads", "1000000"), "--threads is 1000000, expected 1 to "),
+        (("op", "--shapes", ""), "--shapes is empty"),
+        (("op", "--dtype", ","), "--dtype is empty"),
+        (("op", "--compare", ""), "--compare is empty"),
+        (("op", "--compare", "no-such-ref"), "--compare 'no-such-ref' is no commit of"),
+        (("op", "--shapes", "56x56x128/3"), "G a divisor of C"),
+        (("op", "--shapes", "99999999999999999999x5x16/1"), "is no shape of dcnv3"),
         (("op", "--device", "tpu"), "device"),
         (("op", "--peers", "nobody"), "--peers 'nobody' is not known"),
         (("op", "--plot", "a.pdf"), "--plot a.pdf ends in '.pdf'"),
+        (("op", "--plot", "."), "--plot . is a folder, expected the name of a file"),
+        (("op", "--markdown", "."), "--markdown . is a folder, expected the name of a file"),
+        (
+            ("model", "internimage_femto"),
+            "there is no model 'internimage_femto' to time; expected some of internimage_t",
+        ),
+        (("model", "--train", "--features"), "--train and --features do not go together"),
+        (("model", "--shapes", "16x300"), "height and width at least 32"),
         (("model", "nobody"), "there is no model 'nobody' to time"),
         (("model", "--shapes", "x"), "--shapes 'x' is no size of images"),
         (("show", "nothing.json"), "nothing.json"),
@@ -110,6 +125,14 @@ def test_bad_words_are_one_line_before_anything_is_timed(words, error, internima
     got = internimage("bench", *words)
     assert got.code == 1 and got.out == ""
     assert got.err.startswith("error: ") and error in got.err and got.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("shape", ["100000x100000x64/4", "999999999x999999999x16/1"])
+def test_too_little_memory_is_one_line(shape, internimage, quick):
+    got = internimage("bench", "op", "dcnv3", "--quick", "--peers", "none", "--shapes", shape)
+    assert got.code == 1 and got.out == ""
+    last = got.err.splitlines()[-1]
+    assert last == f"error: there is not enough memory here to time dcnv3 at {shape}; choose smaller --shapes"
 
 
 def test_a_variable_that_would_falsify_everything_is_refused():

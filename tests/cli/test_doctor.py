@@ -23,9 +23,11 @@ def test_people_get_the_same_as_words(internimage):
 def test_the_environment_is_honoured_and_shown(internimage, monkeypatch, tmp_path):
     monkeypatch.setenv("INTERNIMAGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("INTERNIMAGE_BACKEND", "reference")
+    monkeypatch.setenv("INTERNIMAGE_AUTOTUNE", "1")
     got = internimage("doctor", "--json").json
     assert got["folders"]["downloads"] == str(tmp_path / "cache")
     assert got["environment"]["INTERNIMAGE_BACKEND"] == "reference"
+    assert got["environment"]["INTERNIMAGE_AUTOTUNE"] == "1"
     assert got["picked"]["cpu"] == "reference"
 
 
