@@ -1,4 +1,4 @@
-"""Passes of the network around the deformable layers, each fused into one reading and one writing of the map, for inference on the CPU.
+"""Passes around the deformable layers, each fused into one reading and one writing of a map: inference on the CPU.
 
 They give what the PyTorch modules named in each docstring give, up to float32 rounding. Training, other devices, graphs
 that are being traced, and machines without the native kernels run those modules instead; ``takes`` says which.
