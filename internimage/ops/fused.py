@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from . import native
+from .eager import in_forward_mode
 
 _BIAS_GELU, _DEPTHWISE, _NORM, _ADD_NORM = range(4)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -53,7 +54,7 @@ def _is_plain_inference(x: Tensor) -> bool:
     # under autocast maps are of its dtype
     if torch.is_autocast_enabled("cpu") and x.dtype is not torch.get_autocast_dtype("cpu"):
         return False
-    if is_in_torch_dispatch_mode() or torch._C._are_functorch_transforms_active():
+    if is_in_torch_dispatch_mode() or torch._C._are_functorch_transforms_active() or in_forward_mode(x):
         return False
     return not any(_GLOBAL_HOOKS) and _runs_here()
 
