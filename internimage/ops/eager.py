@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -40,11 +41,23 @@ def run(backend: Backend, tensors: tuple[Tensor, ...], call: tuple, in_graph: Ca
         raise BackendError(
             f'torch.func transforms do not see into backend {backend.name!r}; pass backend="reference", same numbers'
         )
+    if in_forward_mode(*tensors):
+        raise BackendError(
+            f'derivatives in forward mode do not see into backend {backend.name!r}; pass backend="reference", same '
+            "numbers"
+        )
     if _go_through_the_dispatcher(tensors):
         return in_graph()
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return Kernels.apply(backend, call, *tensors)
     return backend.forward(*tensors, *call)
+
+
+def in_forward_mode(*tensors: Tensor) -> bool:
+    """Whether a tensor carries a derivative of ``torch.autograd.forward_ad``."""
+    if forward_ad._current_level < 0:
+        return False
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def _go_through_the_dispatcher(tensors: tuple[Tensor, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Passes of the network around DCNv3, each fused into one reading and one writing of the map, for inference on the CPU.
+"""Passes around the deformable layers, each fused into one reading and one writing of a map: inference on the CPU.
 
 They give what the PyTorch modules named in each docstring give, up to float32 rounding. Training, other devices, graphs
 that are being traced, and machines without the native kernels run those modules instead; ``takes`` says which.
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from . import native
+from .eager import in_forward_mode
 
 _BIAS_GELU, _DEPTHWISE, _NORM, _ADD_NORM = range(4)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -53,7 +54,7 @@ def _is_plain_inference(x: Tensor) -> bool:
     # under autocast maps are of its dtype
     if torch.is_autocast_enabled("cpu") and x.dtype is not torch.get_autocast_dtype("cpu"):
         return False
-    if is_in_torch_dispatch_mode() or torch._C._are_functorch_transforms_active():
+    if is_in_torch_dispatch_mode() or torch._C._are_functorch_transforms_active() or in_forward_mode(x):
         return False
     return not any(_GLOBAL_HOOKS) and _runs_here()
 

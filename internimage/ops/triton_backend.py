@@ -50,6 +50,8 @@ def _missing(device_type: str) -> str | None:
 def _look_around(device_type: str) -> str | None:
     if not importlib.util.find_spec("triton"):
         return "Triton is not installed"
+    if device_type == "cuda" and torch.version.hip:
+        return "this torch is built for ROCm; the kernels are made for CUDA"
     if device_type == "cuda" and not torch.cuda.is_available():
         return "torch finds no CUDA device"
     if device_type == "cuda" and not (sys.platform == "win32" or _c_compiler()):

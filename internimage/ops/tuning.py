@@ -77,9 +77,10 @@ def path() -> Path:
 def _keep(key: str, setting: Setting) -> None:
     """Add to the file, beside what other processes have put there meanwhile."""
     file = path()
+    measured = _settings(file) | {key: setting}
     _settings.cache_clear()
     settings = _settings(file)
-    settings[key] = setting
+    settings |= measured
     contents = {"format": FORMAT, "settings": {name: list(value) for name, value in sorted(settings.items())}}
     try:
         with write_through(file) as temporary:

@@ -83,6 +83,15 @@ def test_a_second_call_launches_what_the_first_compiled(card):
     assert triton_launch._launches == kept
 
 
+def test_locations_may_be_of_another_dtype_at_the_next_call(device):
+    """A kept kernel reads numbers of the size it was compiled for."""
+    inputs = AttentionCase("finer", queries=3, depth=3).make(torch.float16)
+    finer = replace(inputs, locations=inputs.locations.float())
+    for made in (inputs, finer, inputs, finer):
+        want = run_attention(made.to(torch.float64), "reference")
+        assert_same_attention(run_attention(made, "triton"), want, "operator", near_grid_line(made))
+
+
 def test_runs_on_the_current_stream(card):
     """The other stream is kept busy, so that a launch there would come too late, and one elsewhere too early."""
     inputs = Case("stream", (2, 20, 20), 16, Geometry(groups=2)).make(torch.float32)

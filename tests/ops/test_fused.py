@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import StochasticDepth
 
@@ -291,6 +292,14 @@ def test_steps_aside():
         assert not takes(), "somebody watches"
         handle.remove()
         assert takes()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # torch's own, in its forward mode
+def test_a_derivative_in_forward_mode_is_not_lost():
+    mlp, x = MLP(8, 16), torch.randn(2, 8)
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        assert not fused.takes_all_of(mlp, dual) and fused.takes_all_of(mlp, x)
 
 
 @pytest.mark.parametrize("backend, expected", [("reference", False), ("cpu", True), ("", True)])

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from internimage.ops import BackendError, dcnv3, dcnv4, ms_deform_attn
+from tests.tolerances import assert_close
 
 from .cases import BACKENDS, needs_kernel
 
@@ -155,6 +157,21 @@ def test_transforms_of_torch_func_are_refused_in_words_and_run_on_the_reference(
     assert torch.equal(got, want)
     grads = torch.func.grad(lambda first: operator.run(first, *tensors[1:], backend="reference").sum())(tensors[0])
     assert torch.equal(grads, results(operator, tensors, "reference")[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # torch's own, in its forward mode
+@needs_kernel
+@EVERY_OPERATOR
+def test_derivatives_in_forward_mode_are_refused_in_words_and_run_on_the_reference(operator):
+    tensors = operator.draw()
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(tensors[0], torch.ones_like(tensors[0])), *tensors[1:]]
+        with pytest.raises(BackendError, match="forward mode do not see into backend 'cpu'"):
+            operator.run(*duals)
+        operator.run(*tensors)  # no derivative is asked for
+        tangent = forward_ad.unpack_dual(operator.run(*duals, backend="reference")).tangent
+    want = operator.run(torch.ones_like(tensors[0]), *tensors[1:])  # it is linear in its input
+    assert_close(tangent, want, "operator")
 
 
 def _in_another_process(index: int, queue) -> None:

@@ -97,5 +97,7 @@ def test_names_what_is_missing(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(triton_backend.shutil, "which", lambda name: None)
     assert "C compiler" in triton_backend._look_around.__wrapped__("cuda")
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert "ROCm" in triton_backend._look_around.__wrapped__("cuda")
     monkeypatch.setattr(triton_backend.importlib.util, "find_spec", lambda name: None)
     assert triton_backend._look_around.__wrapped__("cuda") == "Triton is not installed"

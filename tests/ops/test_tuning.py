@@ -106,12 +106,15 @@ def test_a_damaged_or_foreign_file_is_ignored_with_one_line(folder, contents, ca
     assert json.loads(tuning.path().read_text())["settings"] == {"class": list(SECOND)}
 
 
-def test_a_folder_that_takes_no_file_costs_one_line(monkeypatch, tmp_path, caplog):
+def test_a_folder_that_takes_no_file_costs_a_line_and_nothing_else(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("INTERNIMAGE_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING, "internimage"), autotune():
-        assert tuning.setting_for("class", CANDIDATES, Times()) == SECOND
+        for name in ("class", "second class"):
+            assert tuning.setting_for(name, CANDIDATES, Times()) == SECOND
     assert "are not kept" in caplog.text
+    for name in ("class", "second class"):
+        assert tuning.setting_for(name, CANDIDATES) == SECOND, "this process knows it all the same"
 
 
 def test_who_keeps_a_setting_can_tell_that_others_may_apply():
