@@ -35,10 +35,12 @@ def python(command: list[str], **environment: str) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=REPOSITORY, env=inherited | environment, capture_output=True, text=True)
 
 
+@pytest.mark.timeout(1800)  # a minute and a half where nothing else runs
 def test_kernels_in_the_interpreter():
     in_the_interpreter("not slow", *OPERATORS)
 
 
+@pytest.mark.timeout(1800)
 def test_what_a_card_is_asked_for_runs_in_the_interpreter_where_it_can():
     pytest.importorskip("triton", reason="Triton is not installed")
     command = [
