@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -182,7 +183,11 @@ op.chosen([])
 @pytest.mark.skipif(shutil.which("make") is None or torch.cuda.is_available(), reason="needs make, and no card")
 def test_make_gpu_without_a_card_is_one_line(tmp_path):
     line = ["make", "gpu", f"PYTHON={sys.executable}", f"GPU_RESULTS={tmp_path / 'results'}"]
-    done = subprocess.run(line, cwd=HERE, capture_output=True, text=True)
+    # the tests themselves may run under make, which would then speak as one make within another
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    done = subprocess.run(line, cwd=HERE, env=environment, capture_output=True, text=True)
     assert done.returncode != 0 and not done.stdout and not (tmp_path / "results").exists()
     words, of_make = done.stderr.splitlines()
     assert words.startswith("make gpu: torch ") and words.endswith("finds no CUDA card here; nothing was run")
