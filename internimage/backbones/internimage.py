@@ -148,9 +148,8 @@ class Block(nn.Module):
         if self.post_norm:
             x = fused.add_norm(x, dcn.forward_fused(x), norm1, self.gamma1)
             return fused.add_norm(x, mlp.forward_fused(x), norm2, self.gamma2)
-        # a branch begins with the norm and, beside it, what its last matrix product is added to
-        x = dcn.forward_fused(*fused.norm_and_sum(x, norm1, dcn.output_proj.bias))
-        return mlp.forward_fused(*fused.norm_and_sum(x, norm2, mlp.fc2.bias))
+        x = dcn.forward_fused(fused.norm_gelu(x, norm1, gelu=False), residual=x)
+        return mlp.forward_fused(fused.norm_gelu(x, norm2, gelu=False), residual=x)
 
 
 _parts = itemgetter("norm1", "dcn", "norm2", "mlp", "drop_path")  # of ``_modules``: attributes cost ten times as much

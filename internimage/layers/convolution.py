@@ -28,7 +28,7 @@ class ChannelsLastConv2d(nn.Conv2d):
         reach = self.dilation[0] * (self.kernel_size[0] - 1) + 1
         h_out = (input.shape[1] + 2 * padding[0] - reach) // self.stride[0] + 1
         patches = F.unfold(input.permute(0, 3, 1, 2), self.kernel_size, self.dilation, padding, self.stride)
-        output = F.linear(patches.transpose(1, 2), self.weight.flatten(1), self.bias)
+        output = fused.linear(patches.transpose(1, 2), self.weight.flatten(1), self.bias)
         return output.unflatten(1, (h_out, -1))
 
 

@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import fused
@@ -142,19 +141,16 @@ class DCNv4(nn.Module):
         known = {*map(type, parts)} <= {ChannelsLastConv2d, nn.Linear}
         return (self, *parts) if known and self.has_pointwise and self.backend in (None, "cpu") else ()
 
-    def forward_fused(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """The same for inference on the CPU, where the fused passes take it.
-
-        With ``start``, of the shape of the output, the last matrix product is added to it, in place of a bias.
-        """
+    def forward_fused(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The same for inference on the CPU, where the fused passes take it, plus ``residual``."""
         before, packed, after = map(fused.weight_and_bias, (self.value_proj, self.offset_mask, self.output_proj))
         if self.center_feature_scale:  # the blend wants the bias of the values at once
             output = self._sample(x)
         else:
-            values, offset_mask = F.linear(x, before[0]), F.linear(self._seen_by_offsets(x), packed[0])
+            values, offset_mask = fused.linear(x, before[0]), fused.linear(self._seen_by_offsets(x), packed[0])
             biases = (before[1], packed[1])
             output = dcnv4_on_maps(values, offset_mask, self.geometry, self.softmax, self.backend, biases)
-        return F.linear(output, *after) if start is None else fused.add_product_(start, output, after[0])
+        return fused.linear(output, *after, residual)
 
     def _sample(self, x: Tensor) -> Tensor:
         """All but the last projection."""

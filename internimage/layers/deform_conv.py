@@ -136,26 +136,21 @@ class DCNv3(nn.Module):
             return ()
         return self, *parts
 
-    def forward_fused(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """The same for inference on the CPU, where the fused passes take it.
-
-        With ``start``, of the shape of the output, the last matrix product is added to it, in place of a bias.
-        """
+    def forward_fused(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The same for inference on the CPU, where the fused passes take it, plus ``residual``."""
         conv, norm, _, *linears = _parts(self._modules)
         offset, mask, before, after = map(fused.weight_and_bias, linears)
         features = fused.depthwise_norm_gelu(x, conv, norm)
         # joining the weights of offsets and masks would cost more here than a second matrix product
-        offsets, logits = F.linear(features, offset[0]), F.linear(features, mask[0])
+        offsets, logits = fused.linear(features, offset[0]), fused.linear(features, mask[0])
         # last, so that it is still in the cache when it is sampled; the blend with the centre wants its bias at once
         bias = None if self.center_feature_scale else before[1]
-        values = F.linear(x, before[0], before[1] if bias is None else None)
+        values = fused.linear(x, before[0], before[1] if bias is None else None)
         biases = (bias, offset[1], mask[1])
         output = dcnv3_from_logits(values, offsets, logits, self.geometry, self.backend, biases)
         if self.center_feature_scale:
             output = self._blend(features, values, output)
-        if start is None:
-            return F.linear(output, *after)
-        return fused.add_product_(start, output, after[0])
+        return fused.linear(output, *after, residual)
 
     def _blend(self, features: Tensor, values: Tensor, output: Tensor) -> Tensor:
         """What was sampled and the projected input at the pixel itself, each group in a share of its own."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from operator import itemgetter
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import fused
@@ -45,30 +44,28 @@ class MLP(nn.Module):
             return ()
         return self, *parts
 
-    def forward_fused(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """The same where the fused passes take it; a large hidden map, four times the input, never exists as a whole.
+    def forward_fused(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The same where the fused passes take it, plus ``residual``, of the shape of ``x``.
 
-        With ``start``, of the shape of ``x``, the last matrix product is added to it, in place of a bias.
+        A large hidden map, four times the input, never exists as a whole.
         """
         fc1, _, fc2, _ = _parts(self._modules)
         rows, hidden = x.reshape(-1, x.shape[-1]), fc1.out_features
         if len(rows) * hidden < _LARGE:
-            return _forward(x, fc1, fc2, start)
-        output = x.new_empty(x.shape) if start is None else start
-        height = max(1, _SLICE // hidden)
-        for inward, outward in zip(rows.split(height), output.view(rows.shape).split(height), strict=True):
-            if start is None:
-                outward.copy_(_forward(inward, fc1, fc2))
-            else:
-                _forward(inward, fc1, fc2, outward)
-        return output
+            return _forward(x, fc1, fc2, residual)
+        output, height = x.new_empty(rows.shape), max(1, _SLICE // hidden)
+        beside = None if residual is None else residual.reshape(rows.shape)
+        for first in range(0, len(rows), height):
+            part = slice(first, first + height)
+            output[part] = _forward(rows[part], fc1, fc2, None if beside is None else beside[part])
+        return output.view(x.shape)
 
 
 _parts = itemgetter("fc1", "act", "fc2", "drop")  # of ``_modules``: an attribute of a module costs ten times as much
 _PLAIN = (nn.Linear, nn.GELU, nn.Linear, nn.Dropout)
 
 
-def _forward(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, start: Tensor | None = None) -> Tensor:
-    (weight, bias), second = fused.weight_and_bias(fc1), fused.weight_and_bias(fc2)
-    hidden = fused.add_bias_gelu_(F.linear(x, weight), bias)
-    return F.linear(hidden, *second) if start is None else fused.add_product_(start, hidden, second[0])
+def _forward(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, residual: Tensor | None) -> Tensor:
+    weight, bias = fused.weight_and_bias(fc1)
+    hidden = fused.add_bias_gelu_(fused.linear(x, weight), bias)
+    return fused.linear(hidden, *fused.weight_and_bias(fc2), residual)

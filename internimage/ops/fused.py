@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from . import native
 from .eager import in_forward_mode
 
+_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # a PyTorch built without it has none
 _BIAS_GELU, _DEPTHWISE, _NORM, _ADD_NORM = range(4)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -71,7 +72,7 @@ def _are_plain(modules: tuple[nn.Module, ...], x: Tensor) -> bool:
         if kind is nn.LayerNorm and module.normalized_shape != channels:  # a size that PyTorch refuses is one too
             return False
         for parameter in module._parameters.values():
-            if parameter is None and isinstance(module, nn.Linear):  # it has no bias
+            if parameter is None and kind is not nn.LayerNorm:  # no bias
                 continue
             if not _is_plain(parameter, dtype):
                 return False
@@ -114,18 +115,6 @@ def norm_gelu(x: Tensor, norm: nn.LayerNorm, gelu: bool) -> Tensor:
     return output
 
 
-def norm_and_sum(x: Tensor, norm: nn.LayerNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """``norm(x)`` and ``x + bias`` over the last axis: what a residual branch begins with, and what it is added to."""
-    x = x.contiguous()
-    output, sum = torch.empty_like(x), torch.empty_like(x)
-    problem = _with_norm(_NORM, x, output, norm)
-    problem.sum = sum.data_ptr()
-    if bias is not None:
-        problem.bias = bias.data_ptr()
-    native.library().internimage_fused(problem)
-    return output, sum
-
-
 def add_norm(residual: Tensor, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
     """``residual + scale * norm(x)`` over the last axis: how a branch ends that is normalised behind."""
     residual, x = residual.contiguous(), x.contiguous()
@@ -138,12 +127,18 @@ def add_norm(residual: Tensor, x: Tensor, norm: nn.LayerNorm, scale: Tensor | No
     return output
 
 
-def add_product_(output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Add ``x @ weight.T`` over the last axis to ``output``, in place; ``output`` is contiguous."""
-    if torch.is_autocast_enabled("cpu"):  # which converts the weight, once in its region, for ``linear`` but not here
-        return output.add_(F.linear(x, weight))
-    output.view(-1, output.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
-    return output
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias + residual`` over the last axis.
+
+    In float32 by oneDNN, which PyTorch carries but asks for other dtypes only: it needs no second pass for what is
+    added, and repacks weights in less time than the library behind ``F.linear``.
+    """
+    if x.dtype is torch.float32 and _ONEDNN is not None and torch.backends.mkldnn.enabled:
+        if residual is None:
+            return _ONEDNN(x, weight, bias, "none", [], "")
+        return _ONEDNN.binary(x, residual, weight, bias, "add")
+    output = F.linear(x, weight, bias)
+    return output if residual is None else output.add_(residual)
 
 
 def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tensor:
@@ -160,7 +155,7 @@ def depthwise_norm_gelu(x: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> Tenso
     problem.padding_h, problem.padding_w = padding_h, padding_w
     weight, bias = weight_and_bias(conv)
     weight = weight.contiguous()
-    problem.weight, problem.bias = weight.data_ptr(), bias.data_ptr()
+    problem.weight, problem.bias = weight.data_ptr(), None if bias is None else bias.data_ptr()
     native.library().internimage_fused(problem)
     return output
 

@@ -89,15 +89,26 @@ def test_bias_and_gelu(level, channels, dtype):
     assert_close(fused.add_bias_gelu_(x.clone(), bias), want, "fused pass")
 
 
+@pytest.mark.parametrize("onednn", [True, False], ids=["oneDNN", "F.linear"])
 @pytest.mark.parametrize("dtype", HALF_AND_SINGLE, ids=str)
-@pytest.mark.parametrize("channels", [2, 7, 16, 48, 65])
-def test_norm_and_sum(level, channels, dtype):
-    _, norm = depthwise_branch(channels, (1, 1), (1, 1), dtype)
-    x, bias = normal(2, 3, 4, channels).to(dtype), normal(channels, seed=1).to(dtype)
-    normed, summed = fused.norm_and_sum(x, norm, bias)
-    assert normed.dtype == summed.dtype == dtype
-    assert_close(normed, copy.deepcopy(norm).double()(x.double()).detach(), "fused pass")
-    assert_close(summed, x.double() + bias.double(), "fused pass")
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "strided"])
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("added", [True, False], ids=["residual", "alone"])
+@torch.no_grad()
+def test_linear_layer_and_what_is_added_to_it(onednn, dtype, packed, biased, added, monkeypatch):
+    if not onednn:
+        monkeypatch.setattr(fused, "_ONEDNN", None)
+    step = 1 if packed else 2
+    x, weight = normal(2, 3, 5, 7 * step).to(dtype)[..., ::step], normal(11, 7 * step, seed=1).to(dtype)[:, ::step]
+    bias = normal(11 * step, seed=2).to(dtype)[::step] if biased else None
+    residual = normal(2, 11, 3, 5, seed=3).to(dtype).permute(0, 2, 3, 1) if added else None
+    if packed and added:
+        residual = residual.contiguous()
+    before = None if residual is None else residual.clone()
+    want = x.double() @ weight.double().T
+    want = want + sum(part.double() for part in (bias, residual) if part is not None)
+    assert_close(fused.linear(x, weight, bias, residual), want, "fused pass")
+    assert before is None or torch.equal(residual, before)
 
 
 @pytest.mark.parametrize("dtype", HALF_AND_SINGLE, ids=str)
@@ -132,7 +143,6 @@ def test_parameters_may_be_float32_beside_maps_of_half_types(level, dtype):
     convolved = copy.deepcopy(norm).double()(copy.deepcopy(conv).double()(x.double())).detach()
     assert_close(fused.depthwise_norm_gelu(x, conv, norm), nn.GELU()(convolved), "fused pass")
     assert_close(fused.norm_gelu(x, norm, False), normed, "fused pass")
-    assert_close(fused.norm_and_sum(x, norm, bias)[1], x.double() + bias.double(), "fused pass")
     assert_close(fused.add_bias_gelu_(x.clone(), bias), nn.GELU()(x.double() + bias.double()), "fused pass")
 
 
@@ -197,7 +207,6 @@ def test_a_block_steps_aside_for_whoever_watches_or_changes_a_part():
             lambda b: setattr(b.mlp.fc2, "forward", b.mlp.fc1.forward),
             lambda b: setattr(b.norm1, "bias", nn.Parameter(normal(16, 2).float()[:, 0])),
             lambda b: setattr(b, "norm2", nn.LayerNorm((6, 16))),
-            lambda b: setattr(b.dcn.dw_conv, "bias", None),
             lambda b: setattr(b.dcn.dw_conv, "padding_mode", "circular"),
             lambda b: setattr(b.dcn.dw_conv, "dilation", (2, 2)),
             lambda b: setattr(b.norm1, "bias", None),
@@ -216,6 +225,18 @@ def test_a_convolution_of_few_patches():
     with torch.no_grad():
         got = conv(x)
     assert_close(got, copy.deepcopy(conv).double()(x.double()).detach(), "module")
+
+
+def test_convolutions_without_a_bias():
+    few = ChannelsLastConv2d(6, 64, 3, stride=2, padding=1, bias=False)
+    branch, norm = depthwise_branch(20, (3, 3), (1, 1), torch.float32)
+    branch.bias = None
+    x, wide = normal(1, 4, 4, 6).float(), normal(1, 5, 6, 20).float()
+    with torch.no_grad():
+        assert fused.takes(x, few) and few._has_few_patches(x)
+        assert_close(few(x), copy.deepcopy(few).double()(x.double()), "module")
+        want = nn.GELU()(copy.deepcopy(norm).double()(copy.deepcopy(branch).double()(wide.double())))
+        assert_close(fused.depthwise_norm_gelu(wide, branch, norm), want, "fused pass")
 
 
 def test_gelu_is_exact_over_its_whole_range(level):

@@ -45,7 +45,7 @@ class FusedProblem(ctypes.Structure):
     """Mirrors ``struct FusedProblem`` of ``problem.h``: one fused pass for inference."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("input", "output", "sum", "residual", "weight", "bias")),
+        *((name, ctypes.c_void_p) for name in ("input", "output", "residual", "weight", "bias")),
         *((name, ctypes.c_void_p) for name in ("scale", "norm_weight", "norm_bias")),
         ("eps", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("pass_", "storage", "parameters", "gelu", "rows", "channels")),

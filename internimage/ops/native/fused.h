@@ -129,23 +129,15 @@ template <typename T> void bias_gelu_rows(int64_t begin, int64_t end, void* cont
     }
 }
 
-// Layer norm of each row, then GELU if asked for, and beside it, if asked for, the row plus a bias, if there is one.
+// Layer norm of each row, then GELU if asked for.
 template <typename T> void norm_rows(int64_t begin, int64_t end, void* context) {
     const auto& p = *static_cast<const FusedProblem*>(context);
-    Rows rows(AT_ONCE, p.channels), bias(1, p.channels), norm_weight(1, p.channels), norm_bias(1, p.channels);
-    bias.read_parameter(p.bias, p.parameters);
+    Rows rows(AT_ONCE, p.channels), norm_weight(1, p.channels), norm_bias(1, p.channels);
     norm_weight.read_parameter(p.norm_weight, p.parameters);
     norm_bias.read_parameter(p.norm_bias, p.parameters);
     for (int64_t r = begin; r < end; r += AT_ONCE) {
         const int64_t count = end - r < AT_ONCE ? end - r : AT_ONCE;
-        for (int64_t k = 0; k < count; ++k) {
-            const int64_t at = (r + k) * p.channels;
-            rows.read(k, static_cast<const T*>(p.input) + at);
-            T* sum = static_cast<T*>(p.sum) + at;
-            for (int64_t c = 0; p.sum != nullptr && c < rows.padded; c += LANES) {
-                put(load<LANES>(rows.at(k) + c) + load<LANES>(bias.at(0) + c), sum + c, p.channels - c);
-            }
-        }
+        for (int64_t k = 0; k < count; ++k) rows.read(k, static_cast<const T*>(p.input) + (r + k) * p.channels);
         T* output = static_cast<T*>(p.output) + r * p.channels;
         if (p.gelu) {
             normalise<GELU>(rows, 0, count, norm_weight, norm_bias, float(p.eps), output);

@@ -46,7 +46,6 @@ enum Pass : int64_t { BIAS_GELU = 0, DEPTHWISE = 1, NORM = 2, ADD_NORM = 3 };
 struct FusedProblem {
     const void* input;                    // rows of channels; for DEPTHWISE (n, h, w, channels)
     void* output;                         // rows of channels; may be the input, but for DEPTHWISE
-    void* sum;                            // NORM: rows of channels, input + bias; either may be null
     const void* residual;                 // ADD_NORM: rows of channels, to which the norm of the input is added
     const void *weight, *bias;            // DEPTHWISE: (channels, kernel_h, kernel_w) and (channels); others: the bias
     const void* scale;                    // ADD_NORM: (channels), of the norm; may be null
