@@ -11,7 +11,7 @@ from torch import nn
 
 from ..files import write_through
 from .ema import WeightAverage
-from .plan import TrainingPlan
+from .recipe import TrainingRecipe
 
 _FORMAT = "internimage training state 1"
 
@@ -24,7 +24,7 @@ class TrainingState:
     ``running_loss`` is the sum of the losses of this epoch; ``seconds`` is the time spent so far.
     """
 
-    plan: TrainingPlan
+    plan: TrainingRecipe
     data: str
     model: nn.Module
     optimizer: torch.optim.Optimizer

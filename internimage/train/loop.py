@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from .checkpoint import TrainingState
 from .ema import WeightAverage
-from .optim import make_optimizer
-from .plan import TrainingPlan
+from .optim import freeze_levels, make_optimizer
+from .recipe import TrainingRecipe
+from .schedule import make_scheduler
 
 
 class Task(Protocol):
@@ -45,9 +46,10 @@ class Watcher(Protocol):
     def finished_epoch(self, state: TrainingState) -> None: ...
 
 
-def new_state(task: Task, plan: TrainingPlan) -> TrainingState:
+def new_state(task: Task, plan: TrainingRecipe) -> TrainingState:
     """The state before the first step."""
     average = WeightAverage(task.model, plan.ema_decay) if plan.ema_decay else None
+    freeze_levels(task.model, plan.frozen_levels)
     optimizer = make_optimizer(task.model, plan)
     return TrainingState(plan=plan, data=task.fingerprint, model=task.model, optimizer=optimizer, average=average)
 
@@ -96,10 +98,9 @@ def train_step(task: Task, state: TrainingState) -> float:
     """One step; returns its loss."""
     plan, model = state.plan, state.model.train()
     torch.manual_seed(plan.seed * 1_000_003 + state.step)
-    for group in state.optimizer.param_groups:
-        group["lr"] = plan.lr_at(state.step, task.steps_per_epoch)
+    make_scheduler(state.optimizer, plan, task.steps_per_epoch).step_update(state.step)
     batch = task.batch(state.step)
-    with torch.autocast(task.device.type, torch.bfloat16, enabled=plan.dtype == "bfloat16"):
+    with torch.autocast(task.device.type, getattr(torch, plan.dtype), enabled=plan.dtype != "float32"):
         loss = task.loss(model, batch)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -118,7 +119,7 @@ def _finish_epoch(task: Task, state: TrainingState) -> None:
     row = {
         "epoch": epoch,
         "step": state.step,
-        "lr": state.plan.lr_at(state.step - 1, task.steps_per_epoch),
+        "lr": max(group["lr"] for group in state.optimizer.param_groups),
         "train_loss": state.running_loss / task.steps_per_epoch,
         **task.evaluate(state.best_model(), epoch),
         "seconds": round(state.seconds, 1),
