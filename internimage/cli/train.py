@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="[RECIPE]", help="One of `internimage recipes list`; --data DIR alone means own_pictures."),
+        typer.Argument(
+            metavar="[RECIPE]", help="One of `internimage recipes list`; own_pictures for --data DIR alone."
+        ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
             metavar="DIR|FILE|NAME",
-            help="What to train on, instead of the recipe's: a folder of class folders, a list, an archive, shards, ...",
+            help="Pictures to train on, instead of the recipe's: class folders, a list, shards, ...",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -56,9 +58,7 @@ def train(
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate, instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Another seed, another run.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, or bfloat16 or float16 for autocast.")
-    ] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, or bfloat16 or float16 for autocast.")] = None,
     download: Annotated[
         Path | None,
         typer.Option(
@@ -86,9 +86,7 @@ def train(
             rich_help_panel="Scale",
         ),
     ] = False,
-    nodes: Annotated[
-        int, typer.Option("--nodes", min=1, help="Of that script.", rich_help_panel="Scale")
-    ] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Of that script.", rich_help_panel="Scale")] = 1,
     processes_per_node: Annotated[
         int, typer.Option("--processes-per-node", min=1, help="Of that script: cards.", rich_help_panel="Scale")
     ] = 8,
@@ -102,7 +100,7 @@ def train(
     Beside it: the best weights so far, metrics.csv, curve.png and TensorBoard's events, and checkpoints every two
     minutes and on Ctrl-C or SIGTERM, from which --resume continues bit for bit.
 
-    Several processes: torchrun --nproc-per-node 8 -m internimage train RECIPE ...; or accelerate launch; or --print-slurm.
+    Several processes: torchrun --nproc-per-node 8 -m internimage train RECIPE ..., accelerate launch or --print-slurm.
 
     Example, with a folder a class in pictures/: [bold]internimage train --data pictures/ --epochs 20[/bold]
     """

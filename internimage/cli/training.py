@@ -70,9 +70,7 @@ Keep = Annotated[int, typer.Option("--keep", min=1, help="Checkpoints that stay.
 EvaluateEvery = Annotated[
     int, typer.Option("--evaluate-every", min=1, help="Epochs between evaluations.", rich_help_panel="Run")
 ]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue the run in --output, exactly.", rich_help_panel="Run")
-]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --output, exactly.", rich_help_panel="Run")]
 AutoResume = Annotated[
     bool,
     typer.Option(
@@ -143,9 +141,7 @@ def _be_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def _run(
-    recipe: ClassificationRecipe, source: Source, folder: Path, running: Running, processes: Processes
-) -> int:
+def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Running, processes: Processes) -> int:
     from ..files import make_folder
     from ..train.checkpoint import Checkpoints, read_checkpoint
     from ..train.classification import ClassificationTask

@@ -54,9 +54,7 @@ class ClassificationTask:
     def make_model(self) -> InternImageClassifier:
         """The recipe's model with initial values that follow from its seed."""
         torch.manual_seed(self.recipe.seed)
-        config = get_config(
-            self.recipe.model, in_chans=self.recipe.channels, drop_path_rate=self.recipe.drop_path_rate
-        )
+        config = get_config(self.recipe.model, in_chans=self.recipe.channels, drop_path_rate=self.recipe.drop_path_rate)
         return InternImageClassifier(config, len(self.source.class_names))
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Any, Tensor]]:
@@ -92,7 +90,9 @@ class ClassificationTask:
         """One file that ``internimage.load`` and every command take; ``scores`` are of the pictures held out."""
         recipe, names = self.recipe, self.source.class_names
         stored = pick_dtype(recipe.stored_dtype)
-        config = get_config(recipe.model, in_chans=recipe.channels, drop_path_rate=0.0)  # of the recipe, not the network
+        config = get_config(
+            recipe.model, in_chans=recipe.channels, drop_path_rate=0.0
+        )  # of the recipe, not the network
         card = ModelCard(
             name=recipe.model,
             config=config,

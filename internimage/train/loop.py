@@ -135,8 +135,8 @@ def train_step(
             with strategy.autocast():
                 parts = state.task.loss(strategy.module, on_device(batch, state.processes.device))
             total = sum(parts.values(), start=torch.zeros((), device=state.processes.device)) / len(micro_batches)
-            for name, value in {**parts, "total": total * len(micro_batches)}.items():
-                losses[name] = losses.get(name, 0.0) + float(value.detach()) / len(micro_batches)
+            for name, part in {**parts, "total": total * len(micro_batches)}.items():
+                losses[name] = losses.get(name, 0.0) + float(part.detach()) / len(micro_batches)
             if any(state.processes.any_of(not math.isfinite(losses["total"]))):
                 _give_up(state, f"the loss is {losses['total']}", micro_batches[: index + 1], share, checkpoints)
             strategy.backward(total)
@@ -222,9 +222,7 @@ def _save(state: TrainingState, checkpoints: Checkpoints, clock: _Clock) -> None
     clock.saved = time.monotonic()
 
 
-def _give_up(
-    state: TrainingState, what: str, micro_batches: list[Any], share: Share, checkpoints: Checkpoints
-) -> None:
+def _give_up(state: TrainingState, what: str, micro_batches: list[Any], share: Share, checkpoints: Checkpoints) -> None:
     """Name the layer, save what was before this step, and stop."""
     layer = "no layer alone"
     for index, batch in enumerate(micro_batches):
@@ -241,5 +239,3 @@ def _give_up(
         f"{what} at step {state.step + 1}, first in {layers[0]}; the state before it is saved in {checkpoints.folder}; "
         "try a smaller --lr, or --dtype float32"
     )
-
-

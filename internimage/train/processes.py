@@ -109,7 +109,9 @@ def _place() -> tuple[int, int, int] | None:
     missing = [name for name in (*_TORCHRUN, "MASTER_ADDR", "MASTER_PORT") if name not in environment]
     if missing and environment.get("WORLD_SIZE", "1") != "1":
         raise ValueError(f"RANK is set, but not {', '.join(missing)}; start with torchrun or accelerate launch")
-    rank, world_size, local_rank = (int(environment.get(name, default)) for name, default in zip(_TORCHRUN, "010"))
+    rank, world_size, local_rank = (
+        int(environment.get(name, default)) for name, default in zip(_TORCHRUN, "010", strict=True)
+    )
     return rank, world_size, local_rank
 
 

@@ -1,4 +1,4 @@
-"""What the loop wants of whatever is learned; classification is one such task, detection and segmentation are others."""
+"""What the loop wants of whatever is learned: classification is one task, detection and segmentation are others."""
 
 from __future__ import annotations
 

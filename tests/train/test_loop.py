@@ -168,7 +168,9 @@ def test_a_step_uses_the_rate_of_the_schedule_clips_and_spares_vectors_from_deca
     optimizer = state.strategy.own_optimizer
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     step = optimizer.step
-    monkeypatch.setattr(optimizer, "step", lambda *a: (norms.append(nn.utils.get_total_norm([p.grad for p in parameters])), step(*a)))
+    monkeypatch.setattr(
+        optimizer, "step", lambda *a: (norms.append(nn.utils.get_total_norm([p.grad for p in parameters])), step(*a))
+    )
     share = Share()
     train_step(state, list(state.task.batches(0, 1, share)), share, Checkpoints("unused"))
     assert {group["lr"] for group in state.strategy.optimizer.param_groups} == {1e-4} and norms[0] <= 1.01e-6
@@ -246,7 +248,8 @@ def test_processes_alone_agree_with_themselves():
 
 
 @pytest.mark.parametrize(
-    ("nodes", "host"), [("a1", "a1"), ("gpu[003-007,9],b1", "gpu003"), ("n1,n2", "n1"), ("x-[12]", "x-12"), ("", "localhost")]
+    ("nodes", "host"),
+    [("a1", "a1"), ("gpu[003-007,9],b1", "gpu003"), ("n1,n2", "n1"), ("x-[12]", "x-12"), ("", "localhost")],
 )
 def test_the_first_host_of_a_list_of_slurm(nodes, host):
     assert first_host(nodes) == host
