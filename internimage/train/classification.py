@@ -84,7 +84,8 @@ class ClassificationTask:
 def make_model(recipe: ClassificationRecipe, num_classes: int) -> InternImageClassifier:
     """The recipe's model with initial values that follow from its seed."""
     torch.manual_seed(recipe.seed)
-    config = get_config(recipe.model, in_chans=recipe.channels, drop_path_rate=recipe.drop_path_rate)
+    changes = {"in_chans": recipe.channels, "drop_path_rate": recipe.drop_path_rate, **recipe.model_changes}
+    config = get_config(recipe.model, **changes)
     return InternImageClassifier(config, num_classes)
 
 
