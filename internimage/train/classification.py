@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..backbones.config import InternImageConfig
 from ..data.order import Share
 from ..devices import pick_dtype
 from ..models import InternImageClassifier, get_config
@@ -37,8 +38,11 @@ class ClassificationTask:
     def make_model(self) -> InternImageClassifier:
         """The recipe's model with initial values that follow from its seed."""
         torch.manual_seed(self.recipe.seed)
-        config = get_config(self.recipe.model, in_chans=self.recipe.channels, drop_path_rate=self.recipe.drop_path_rate)
-        return InternImageClassifier(config, len(self.source.class_names))
+        return InternImageClassifier(self._config(self.recipe.drop_path_rate), len(self.source.class_names))
+
+    def _config(self, drop_path_rate: float) -> InternImageConfig:
+        changes = {"in_chans": self.recipe.channels, "drop_path_rate": drop_path_rate, **self.recipe.model_changes}
+        return get_config(self.recipe.model, **changes)
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Any, Tensor]]:
         """Inputs and targets: classes (n,), or shares of classes (n, classes) where pictures are mixed."""
@@ -73,12 +77,9 @@ class ClassificationTask:
         """One file that ``internimage.load`` and every command take; ``scores`` are of the pictures held out."""
         recipe, names = self.recipe, self.source.class_names
         stored = pick_dtype(recipe.stored_dtype)
-        config = get_config(
-            recipe.model, in_chans=recipe.channels, drop_path_rate=0.0
-        )  # of the recipe, not the network
         card = ModelCard(
             name=recipe.model,
-            config=config,
+            config=self._config(drop_path_rate=0.0),  # a rate is of the recipe, not of the network
             num_classes=len(names),
             preprocessing=recipe.preprocessing,
             class_names=names,
