@@ -41,8 +41,6 @@ def match_outputs(names: Sequence[str], known: Sequence[str]) -> ClassMatch:
         ValueError: nothing of this fits.
     """
     names, known = tuple(names), tuple(known)
-    if names == known:  # two classes of ImageNet share a name, which only their order tells apart
-        return ClassMatch(names=known, labels=tuple(range(len(known))))
     found = _by_name(names, known)
     if found is not None:
         return ClassMatch(names=known, labels=found)
@@ -72,10 +70,9 @@ def match_classes(names: tuple[str, ...], known: tuple[str, ...]) -> list[int]:
 
 def _by_name(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[int, ...] | None:
     """Positions of ``names`` in ``known``; None unless all of them are there."""
-    position: dict[str, int] = {}
-    for number, name in enumerate(known):
-        position.setdefault(name.casefold(), number)
-    found = [position.get(name.casefold()) for name in names]
+    position = {name.casefold(): number for number, name in enumerate(known)}
+    position |= {name: number for number, name in enumerate(known)}  # ImageNet has a Cardigan, a dog, and a cardigan
+    found = [position.get(name, position.get(name.casefold())) for name in names]
     return None if None in found else tuple(number for number in found if number is not None)
 
 
@@ -83,8 +80,6 @@ def _among_1k(names: tuple[str, ...]) -> tuple[tuple[int, ...] | None, str]:
     """Positions among the 1000 classes of ImageNet-1K by WordNet id, name or order, and by which."""
     if all(_WORDNET_ID.fullmatch(name) for name in names):
         return _by_name(names, imagenet_1k_ids()), "WordNet id"
-    if names == imagenet_1k_names():
-        return tuple(range(1000)), "name"
     found = _by_name(names, imagenet_1k_names())
     if found is None and _no_name_in_common(names, imagenet_1k_names()):
         return tuple(range(1000)), "order"

@@ -106,11 +106,10 @@ class Scores:
 
     def confusion_counts(self) -> Tensor:
         """The confusion matrix (classes, classes), int64: true classes down, answers across."""
-        size = len(self.class_names)
-        if not self.confusion:
-            return torch.zeros(size, size, dtype=torch.int64)
-        truth, answer, count = torch.tensor(self.confusion).unbind(1)
-        return torch.sparse_coo_tensor(torch.stack((truth, answer)), count, (size, size)).to_dense()
+        counts = torch.zeros(len(self.class_names), len(self.class_names), dtype=torch.int64)
+        for truth, answer, count in self.confusion:
+            counts[truth, answer] = count
+        return counts
 
     def worst_mistakes(self, limit: int) -> tuple[Mistake, ...]:
         """The wrong answers that the model was surest of, surest first."""
