@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .dataset import Sample
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages:
@@ -38,8 +40,18 @@ class LabelledImages:
 
     def samples(self) -> Iterator[tuple[Image.Image, int]]:
         """Each picture and its label."""
-        for image, label in zip(self.images, self.labels.tolist(), strict=True):
-            yield Image.fromarray((image[0] if len(image) == 1 else image.permute(1, 2, 0)).contiguous().numpy()), label
+        for index in range(len(self)):
+            yield self.read(index)[:2]
+
+    def name(self, index: int) -> str:
+        """What a picture is called in messages."""
+        return f"picture {index}"
+
+    def read(self, index: int) -> Sample:
+        """One picture, grey or RGB, and its label."""
+        image = self.images[index]
+        pixels = (image[0] if len(image) == 1 else image.permute(1, 2, 0)).contiguous().numpy()
+        return Sample(Image.fromarray(pixels), int(self.labels[index]))
 
     def subset(self, indices: Tensor) -> LabelledImages:
         """The pictures at ``indices``."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from ..data.augment import Augmentation
 from ..data.classification import FASHION_MNIST, SYNTHETIC
 from ..data.transforms import Preprocessing
-from ..train.plan import TrainingPlan
+from ..train.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationRecipe(TrainingPlan):
+class ClassificationRecipe(TrainingRecipe):
     """A model, its pictures and how it is trained.
 
     Attributes:
@@ -89,6 +89,7 @@ def internimage_femto() -> ClassificationRecipe:
         weight_decay=0.05,
         clip_grad=5.0,
         ema_decay=0.999,
+        ema_warmup=True,
         drop_path_rate=0.05,
         label_smoothing=0.1,
         augmentation=Augmentation(shift=0.07, zoom=0.05, flip=True, erase=0.25),
@@ -112,6 +113,7 @@ def own_pictures() -> ClassificationRecipe:
         lr=1e-3,
         warmup_epochs=2.0,
         ema_decay=0.99,
+        ema_warmup=True,
         drop_path_rate=0.05,
         augmentation=Augmentation(shift=0.1, zoom=0.15, rotate=5.0, flip=True, erase=0.25),
     )

@@ -104,7 +104,7 @@ def test_refusals(internimage, folder, tmp_path):
     assert "there is no folder missing" in refused("--data", "missing")
     assert "nothing to resume in out" in refused("--smoke", "--output", "out", "--resume")
     assert "lr is 0.0" in refused("--smoke", "--lr", 0)
-    assert "dtype is 'float16', expected 'float32' or 'bfloat16'" in refused("--smoke", "--dtype", "float16")
+    assert "dtype is 'float64', expected one of 'float32', 'bfloat16'" in refused("--smoke", "--dtype", "float64")
     assert "epochs" in refused("--smoke", "--epochs", 0)
     assert "not on this machine" in refused("--smoke", "--device", "cuda:99")
     (tmp_path / "file").write_text("")
