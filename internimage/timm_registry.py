@@ -111,9 +111,9 @@ def _default_cfgs() -> dict[str, dict[str, Any] | PretrainedCfg]:
         "internimage_femto": default_cfg("internimage_femto") | ({"file": str(embedded)} if embedded.is_file() else {})
     }
     for entry in catalog.released().values():
-        if entry.model in list_models() and entry.head == "classifier" and entry.file and entry.resolution:
+        if entry.model in list_models() and entry.head.startswith("classifier") and entry.file and entry.resolution:
             name = entry.name.replace("flash_intern_image", "flash_internimage")  # released in both spellings
-            tag = name.removeprefix(f"{entry.model}_")
+            tag = name.removeprefix(f"{entry.model.removesuffix('_meta')}_")
             cfgs[f"{entry.model}.{tag}"] = {
                 **default_cfg(entry.model, entry.resolution[0], entry.num_classes),
                 "hf_hub_id": entry.repo,

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .labelled import LabelledImages
-from .pictures import SUFFIXES, PictureError, pictures_below, read_picture
+from .pictures import SUFFIXES, PictureError, read_picture
+from .stored import StoredPictures
 from .transforms import Preprocessing
 
 MAX_BYTES_IN_MEMORY = 8 * 2**30
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageFolder:
+class ImageFolder(StoredPictures):
     """The files below class folders; nothing is read yet. ``labels`` are positions in ``class_names``."""
 
-    paths: tuple[str, ...]
-    labels: tuple[int, ...]
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def samples(self) -> Iterator[tuple[str, int]]:
-        """Path and label of each picture."""
-        return zip(self.paths, self.labels, strict=True)
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where each picture is."""
+        return tuple(self.name(index) for index in range(len(self)))
 
 
 def find_image_folder(folder: str | Path) -> ImageFolder:
@@ -38,6 +32,7 @@ def find_image_folder(folder: str | Path) -> ImageFolder:
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: there are no class folders in it, or one without pictures.
+        OSError: a folder cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -45,15 +40,36 @@ def find_image_folder(folder: str | Path) -> ImageFolder:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise ValueError(f"{folder} holds no folders, expected a folder a class with its pictures inside")
-    found = [pictures_below(path) for path in classes]
-    for path, pictures in zip(classes, found, strict=True):
-        if not pictures:
+    names: list[str] = []
+    labels: list[int] = []
+    for label, path in enumerate(classes):
+        found = _names_below(str(path))
+        if not found:
             raise ValueError(f"the folder {path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-    return ImageFolder(
-        paths=tuple(path for paths in found for path in paths),
-        labels=tuple(label for label, paths in enumerate(found) for _ in paths),
-        class_names=tuple(path.name for path in classes),
-    )
+        names += [f"{path.name}/{name}" for name in found]
+        labels += [label] * len(found)
+    return ImageFolder(names, labels, [path.name for path in classes], place=folder)
+
+
+def _names_below(folder: str) -> list[str]:
+    """What looks like a picture in and below a folder, sorted by path; hidden files and folders are left out.
+
+    Faster than ``Path.rglob`` by far, which matters for a million files; a folder that cannot be read is an error.
+    """
+    found: list[tuple[str, ...]] = []
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = tuple(Path(parent).relative_to(folder).parts)
+        found += [(*inside, name) for name in files if _is_picture(name)]
+    return ["/".join(parts) for parts in sorted(found)]
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def read_image_folder(
