@@ -11,10 +11,10 @@ from . import options
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
+    from ..data.dataset import PictureDataset
     from ..evaluate.answers import Answers
     from ..evaluate.classes import ClassMatch
     from ..evaluate.classification import Scores
-    from ..evaluate.pictures import Pictures
     from ..train.processes import Processes
 
 
@@ -103,7 +103,7 @@ def _check_outputs(per_class: Path | None, resume: Path | None) -> None:
             check_file(path, option)
 
 
-def _remark(match: ClassMatch, pictures: Pictures) -> None:
+def _remark(match: ClassMatch, pictures: PictureDataset) -> None:
     """Say what a person might not expect of the classes."""
     from .output import messenger, text
 
@@ -117,7 +117,7 @@ def _remark(match: ClassMatch, pictures: Pictures) -> None:
 
 
 def _ask(
-    classifier: Classifier, pictures: Pictures, match: ClassMatch, processes: Processes, asking: dict[str, Any]
+    classifier: Classifier, pictures: PictureDataset, match: ClassMatch, processes: Processes, asking: dict[str, Any]
 ) -> Answers:
     """All answers, with a bar; Ctrl-C keeps what there is where ``--resume`` says so."""
     import contextlib
@@ -151,7 +151,7 @@ def _ask(
     return answers
 
 
-def _show(scores: Scores, classifier: Classifier, pictures: Pictures, data: str, json: bool) -> None:
+def _show(scores: Scores, classifier: Classifier, pictures: PictureDataset, data: str, json: bool) -> None:
     from ..evaluate.published import published_top1
     from .output import messenger, print_json, printer, text
 

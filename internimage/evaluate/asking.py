@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +12,14 @@ import torch
 from torch import Tensor
 
 from ..classifier import Classifier
+from ..data.dataset import PictureDataset
+from ..data.dataset import fingerprint as data_fingerprint
 from ..devices import check_numbers
 from ..train.processes import Processes
 from .answers import Answers, Batch, judge
 from .classes import ClassMatch
-from .pictures import Pictures, Prepared, prepared_batches
-from .state import fingerprint, load_answers, save_answers, state_file
+from .pictures import Prepared, prepared_batches
+from .state import checksum_of, load_answers, save_answers, state_file
 
 _EXCHANGE_EVERY = 8  # batches, where there are several processes; each exchange is a wait for the slowest
 _SAVE_EVERY_S = 30.0
@@ -26,7 +27,7 @@ _SAVE_EVERY_S = 30.0
 
 def ask_about_all(
     classifier: Classifier,
-    data: Pictures,
+    data: PictureDataset,
     match: ClassMatch,
     *,
     batch_size: int,
@@ -56,8 +57,7 @@ def ask_about_all(
     pending = answers.pending.tolist()
     mine = pending[processes.rank :: processes.world_size]
     steps = -(-len(pending) // (processes.world_size * batch_size))  # of the process with the most pictures
-    pin = classifier.device.type == "cuda"
-    batches = prepared_batches(data, mine, classifier.preprocessing, batch_size, workers, pin)
+    batches = prepared_batches(data, mine, classifier.preprocessing, batch_size, workers, classifier.device)
     exchange = _Exchange(processes, answers, progress)
     every = 1 if processes.world_size == 1 else _EXCHANGE_EVERY
     try:
@@ -117,8 +117,8 @@ def _ask(classifier: Classifier, batch: Prepared, match: ClassMatch, exchange: _
 
 @torch.inference_mode()
 def _logits(classifier: Classifier, batch: Prepared) -> Tensor:
-    images = batch.images.to(classifier.device, classifier.dtype, non_blocking=True)
-    return classifier.model(images)
+    inputs = (batch.images, *(batch.extras if classifier.takes_metadata else ()))
+    return classifier.model(*(tensor.to(classifier.device, classifier.dtype, non_blocking=True) for tensor in inputs))
 
 
 def _wait_for(device: torch.device) -> None:
@@ -129,15 +129,11 @@ def _wait_for(device: torch.device) -> None:
 class _Keeper:
     """Keeps the answers in a file."""
 
-    def __init__(self, path: str | Path, classifier: Classifier, data: Pictures, match: ClassMatch) -> None:
+    def __init__(self, path: str | Path, classifier: Classifier, data: PictureDataset, match: ClassMatch) -> None:
         self.path = state_file(path)
-        names = zlib.crc32("\0".join(data.class_names).encode("utf-8", "surrogateescape"))
-        words = (
-            f"{len(data):,} pictures of {len(data.class_names)} classes, checksum of names {names:08x}",
-            str(getattr(data, "fingerprint", "")),
-        )
         self.about = {
-            **fingerprint(classifier.model, [word for word in words if word]),
+            "weights": checksum_of(classifier.model),
+            "data": data_fingerprint(data),
             "preprocessing": str(dataclasses.asdict(classifier.preprocessing)),
             "dtype": str(classifier.dtype).removeprefix("torch."),
             "outputs": f"{len(match.names)} matched by {match.how}",

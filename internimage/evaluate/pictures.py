@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..classifier import as_picture
+from ..data.dataset import PictureDataset, Sample
+from ..data.loaders import make_loader
 from ..data.pictures import PictureError
 from ..data.transforms import Preprocessing
-
-
-class Pictures(Protocol):
-    """Pictures with their classes, each found by its position."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> tuple[Image.Image, int, Any]:
-        """Picture, class and what else goes with it; PictureError where the picture cannot be read."""
 
 
 class Prepared(NamedTuple):
@@ -33,7 +22,7 @@ class Prepared(NamedTuple):
     indices: Tensor
     images: Tensor
     labels: Tensor
-    extras: Any
+    extras: tuple[Tensor, ...]
     unreadable: tuple[tuple[int, str], ...]
 
 
@@ -42,67 +31,63 @@ class Listed:
 
     def __init__(self, data: Any) -> None:
         self.class_names, self._samples = data.class_names, list(data.samples())
+        self.labels = torch.tensor([label for _, label in self._samples], dtype=torch.int64)
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def read(self, index: int) -> tuple[Image.Image, int, None]:
+    def name(self, index: int) -> str:
+        """The path of a picture, else its number."""
+        source = self._samples[index][0]
+        return source if isinstance(source, str) else f"picture {index}"
+
+    def read(self, index: int) -> Sample:
         """Picture and class."""
         source, label = self._samples[index]
-        return as_picture(source), label, None
+        return Sample(as_picture(source), label)
 
 
-def found_by_position(data: Any) -> Pictures:
+def found_by_position(data: Any) -> PictureDataset:
     """The data set itself where it has ``read``; else its samples, listed."""
     return data if hasattr(data, "read") else Listed(data)
 
 
 def prepared_batches(
-    data: Pictures, indices: Sequence[int], preprocessing: Preprocessing, batch_size: int, workers: int, pin: bool
+    data: PictureDataset,
+    indices: Sequence[int],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
 ) -> Iterator[Prepared]:
     """The pictures at ``indices``, in that order."""
-    if not indices:
+    if not len(indices):
         return iter(())
-    loader = DataLoader(
-        _Chosen(data, indices, preprocessing),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=_join,
-        pin_memory=pin,
-    )
-    return iter(loader)
+    chosen = _Chosen(data, preprocessing)
+    batches = [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
+    return iter(make_loader(chosen, workers, 2, device, batch_sampler=batches))
 
 
 class _Chosen(Dataset):
-    def __init__(self, data: Pictures, indices: Sequence[int], preprocessing: Preprocessing) -> None:
-        self.data, self.indices, self.preprocessing = data, indices, preprocessing
+    """Prepares a list of pictures; lives in the workers."""
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    def __init__(self, data: PictureDataset, preprocessing: Preprocessing) -> None:
+        self.data, self.preprocessing = data, preprocessing
 
-    def __getitem__(self, position: int) -> tuple[int, Tensor | None, int, Any, str]:
-        index = self.indices[position]
-        try:
-            picture, label, extras = self.data.read(index)
-            return index, self.preprocessing(picture), label, extras, ""
-        except PictureError as error:
-            return index, None, -1, None, str(error)
-
-
-def _join(items: list[tuple[int, Tensor | None, int, Any, str]]) -> Prepared:
-    good = [item for item in items if item[1] is not None]
-    images = [image for _, image, *_ in good if image is not None]
-    return Prepared(
-        indices=torch.tensor([item[0] for item in good], dtype=torch.int64),
-        images=torch.stack(images) if images else torch.empty(0),
-        labels=torch.tensor([item[2] for item in good], dtype=torch.int64),
-        extras=_join_extras([item[3] for item in good]),
-        unreadable=tuple((index, reason) for index, image, _, _, reason in items if image is None),
-    )
-
-
-def _join_extras(extras: list[Any]) -> tuple[Tensor, ...] | None:
-    """Tensors that go with each picture, such as date and place, stacked; None where there are none."""
-    if not extras or not isinstance(extras[0], tuple) or not extras[0]:
-        return None
-    return tuple(torch.stack([torch.as_tensor(part) for part in parts]) for parts in zip(*extras, strict=True))
+    def __getitems__(self, indices: list[int]) -> Prepared:
+        samples: list[tuple[int, Sample, Tensor]] = []
+        unreadable: list[tuple[int, str]] = []
+        for index in indices:
+            try:
+                sample = self.data.read(index)
+                samples.append((index, sample, self.preprocessing(sample.picture)))
+            except PictureError as error:
+                unreadable.append((index, str(error)))
+        extras = zip(*(sample.extras for _, sample, _ in samples), strict=True)
+        return Prepared(
+            indices=torch.tensor([index for index, _, _ in samples], dtype=torch.int64),
+            images=torch.stack([image for _, _, image in samples]) if samples else torch.empty(0),
+            labels=torch.tensor([sample.label for _, sample, _ in samples], dtype=torch.int64),
+            extras=tuple(torch.stack(vectors) for vectors in extras),
+            unreadable=tuple(unreadable),
+        )

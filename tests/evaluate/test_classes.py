@@ -42,6 +42,11 @@ def test_a_head_of_22k_answers_whole_for_other_classes_of_22k():
     assert match.outputs is None and match.labels == (1, IMAGENET_1K_IN_22K[0]) and match.names == NAMES_22K
 
 
+def test_classes_that_share_a_name_are_told_apart_by_order():
+    assert len(set(NAMES_22K)) < len(NAMES_22K)
+    assert match_outputs(NAMES_22K, NAMES_22K).labels == tuple(range(21841))
+
+
 def test_ids_that_are_no_classes_of_the_model_are_refused_and_not_taken_by_order():
     strange = (*IDS[:999], "n99999999")
     with pytest.raises(ValueError, match="does not know 1 of the 1000 classes of the data, such as 'n99999999'"):
