@@ -14,8 +14,8 @@ from . import options, training
 if TYPE_CHECKING:
     from ..data.labelled import LabelledImages
     from ..recipes import ClassificationRecipe
-    from ..train.classification import Source
     from ..train.processes import Processes
+    from ..train.source import Source
 
 
 def train(
@@ -131,9 +131,11 @@ def train(
 
 
 def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
-    from ..recipes.overrides import override
+    if settings:
+        from ..recipes.overrides import override
 
-    return override(replace(recipe, **given), settings) if settings else replace(recipe, **given)
+        recipe = override(recipe, settings)
+    return replace(recipe, **given)
 
 
 def _print_slurm(recipe: ClassificationRecipe, folder: Path, nodes: int, per_node: int, device: str | None) -> None:

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..recipes import ClassificationRecipe
-    from ..train.classification import ClassificationTask, Source
+    from ..train.classification import ClassificationTask
     from ..train.loop import Step
     from ..train.processes import Processes
+    from ..train.source import Source
     from ..train.state import TrainingState
 
 Strategy = Annotated[
@@ -199,8 +200,9 @@ def introduction(task: ClassificationTask, state: TrainingState, folder: Path) -
     parameters = sum(parameter.numel() for parameter in state.strategy.module.parameters())
     start = f", from step {state.step}" if state.step else ""
     many = f" on {processes.world_size} processes ({state.strategy.name})" if processes.world_size > 1 else ""
+    held_out = f", {task.source.held_out_count:,} more held out" if task.source.held_out_count else ""
     return (
-        f"{recipe.name}: {parameters:,} parameters, {task.fingerprint}, {recipe.epochs} epochs of "
+        f"{recipe.name}: {parameters:,} parameters, {task.fingerprint}{held_out}, {recipe.epochs} epochs of "
         f"{task.steps_per_epoch} steps{many}{start}; writing to {folder}"
     )
 

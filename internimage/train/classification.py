@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,20 +17,7 @@ from ..recipes.classification import ClassificationRecipe
 from ..weights.own import ModelCard, save_model
 from .loop import on_device
 from .processes import Processes
-
-
-class Source(Protocol):
-    """Labelled pictures in two parts: what is trained on, and what is held out."""
-
-    class_names: tuple[str, ...]
-    steps_per_epoch: int
-    fingerprint: str
-
-    def __len__(self) -> int: ...
-
-    def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Any, Tensor]]: ...
-
-    def evaluation_batches(self, processes: Processes) -> Iterator[tuple[Any, Tensor]]: ...
+from .source import Source
 
 
 class ClassificationTask:
@@ -44,10 +31,6 @@ class ClassificationTask:
     score = "top1"
 
     def __init__(self, recipe: ClassificationRecipe, source: Source) -> None:
-        if len(source.class_names) < 2:
-            raise ValueError(
-                f"all pictures are of one class, {source.class_names[0]!r}; expected a folder a class, two or more"
-            )
         self.recipe, self.source = recipe, source
         self.steps_per_epoch, self.fingerprint = source.steps_per_epoch, source.fingerprint
 

@@ -16,6 +16,7 @@ from ..data.order import EpochOrder, Share
 from ..data.seeds import mixed, seeded
 from ..recipes.classification import ClassificationRecipe
 from .processes import Processes
+from .source import check_classes
 
 _EVALUATION_BATCH = 250
 _STREAM = 3  # sets these random numbers apart from those of transforms and mixing
@@ -32,14 +33,21 @@ class PicturesInMemory:
     def __init__(
         self, recipe: ClassificationRecipe, trained_on: LabelledImages, held_out: LabelledImages, device: torch.device
     ) -> None:
+        check_classes(trained_on.class_names)
         self.recipe, self.trained_on, self.held_out, self.device = recipe, trained_on, held_out, device
         self.class_names = trained_on.class_names
         self.order = EpochOrder(len(trained_on), recipe.batch_size, recipe.seed)
         self.steps_per_epoch = self.order.steps_per_epoch
         self.fingerprint = fingerprint(trained_on)
 
-    def __len__(self) -> int:
-        return len(self.trained_on)
+    @property
+    def held_out_count(self) -> int:
+        """Pictures held out."""
+        return len(self.held_out)
+
+    def skipped(self) -> tuple[str, ...]:
+        """The files that could not be read."""
+        return self.trained_on.unreadable
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
         """Changed and normalised pictures (n, C, S, S) and labels (n,) of each micro-batch."""
@@ -50,7 +58,7 @@ class PicturesInMemory:
                 if self.device.type == "cuda":  # changes are drawn where they are made
                     torch.cuda.manual_seed(mixed(*numbers))
                 with seeded(*numbers):
-                    batch = self._changed(torch.tensor([place.index for place in places]), places[0].epoch)
+                    batch = self._changed(torch.tensor([place.picture for place in places]), places[0].epoch)
                 yield batch
 
     def _changed(self, chosen: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
@@ -60,7 +68,7 @@ class PicturesInMemory:
 
     def evaluation_batches(self, processes: Processes) -> Iterator[tuple[Tensor, Tensor]]:
         """Pictures and labels held out; as many batches in every process, where -1 is the label of what fills them."""
-        mine = torch.arange(processes.rank, len(self.held_out), processes.world_size)
+        mine = torch.arange(len(self.held_out))[processes.rank :: processes.world_size]
         rows = -(-len(self.held_out) // processes.world_size)
         for start in range(0, rows, _EVALUATION_BATCH):
             chosen = mine[start : start + _EVALUATION_BATCH]
