@@ -56,11 +56,12 @@ def _names_below(folder: str) -> list[str]:
     for parent, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = tuple(Path(parent).relative_to(folder).parts)
-        found += [(*inside, name) for name in files if _is_picture(name)]
+        found += [(*inside, name) for name in files if is_picture_name(name)]
     return ["/".join(parts) for parts in sorted(found)]
 
 
-def _is_picture(name: str) -> bool:
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is taken for a picture."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 

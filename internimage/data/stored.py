@@ -24,7 +24,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # of one index, as everybody here asks
+    def __getitem__(self, index):  # of one index: nobody here asks for more
         index = range(len(self))[index]
         start = int(self.ends[index - 1]) if index else 0
         return self.packed[start : int(self.ends[index])].numpy().tobytes().decode("utf-8", "surrogateescape")
