@@ -11,10 +11,10 @@ from . import options
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
-    from ..data.dataset import PictureDataset
     from ..evaluate.answers import Answers
     from ..evaluate.classes import ClassMatch
     from ..evaluate.classification import Scores
+    from ..evaluate.pictures import Data
     from ..train.processes import Processes
 
 
@@ -27,9 +27,16 @@ def evaluate(
         ),
     ] = None,
     data: Annotated[
-        str, typer.Option("--data", metavar="DIR|fashion-mnist", help="A folder of class folders, or Fashion-MNIST.")
+        str,
+        typer.Option(
+            "--data",
+            metavar="DIR|FILE|NAME",
+            help="Class folders, a list, an archive, shards, hf:NAME, or fashion-mnist.",
+        ),
     ] = "fashion-mnist",
-    split: Annotated[str, typer.Option("--split", help="Which part of Fashion-MNIST: test or train.")] = "test",
+    split: Annotated[
+        str | None, typer.Option("--split", help="train, val or test; val unless given, test of Fashion-MNIST.")
+    ] = None,
     per_class: Annotated[
         Path | None, typer.Option("--per-class", metavar="FILE.csv", help="Write how often each class is right.")
     ] = None,
@@ -63,17 +70,15 @@ def evaluate(
     Example: [bold]internimage evaluate internimage_t --data imagenet/val --workers 4 --per-class classes.csv[/bold]
     """
     from ..classifier import load
-    from ..data.classification import open_pictures
     from ..evaluate.classes import match_outputs
     from ..evaluate.classification import scores_of
-    from ..evaluate.pictures import found_by_position
     from ..train.processes import started_processes, stop_processes
     from .data import fetch
     from .main import SKIPPED_SOME
 
     processes = started_processes(device)
     try:
-        pictures = found_by_position(open_pictures(fetch(data, download), split))
+        pictures = _open(fetch(data, download), split)
         classifier = load(model, device=processes.device, dtype=dtype, backend=backend)
         match = match_outputs(pictures.class_names, classifier.class_names)
         if processes.is_first:
@@ -93,6 +98,16 @@ def evaluate(
         stop_processes()
 
 
+def _open(data: str, split: str | None) -> Data:
+    """The pictures to measure on."""
+    from ..data.formats import FASHION_MNIST, find_format, open_dataset
+    from ..evaluate.pictures import as_data
+
+    if split is None:
+        split = "test" if find_format(data, "test")[0] == FASHION_MNIST else "val"
+    return as_data(open_dataset(data, split))
+
+
 def _check_outputs(per_class: Path | None, resume: Path | None) -> None:
     """Refuse before any work what could not be written after it."""
     from ..evaluate.state import state_file
@@ -103,7 +118,7 @@ def _check_outputs(per_class: Path | None, resume: Path | None) -> None:
             check_file(path, option)
 
 
-def _remark(match: ClassMatch, pictures: PictureDataset) -> None:
+def _remark(match: ClassMatch, pictures: Data) -> None:
     """Say what a person might not expect of the classes."""
     from .output import messenger, text
 
@@ -117,7 +132,7 @@ def _remark(match: ClassMatch, pictures: PictureDataset) -> None:
 
 
 def _ask(
-    classifier: Classifier, pictures: PictureDataset, match: ClassMatch, processes: Processes, asking: dict[str, Any]
+    classifier: Classifier, pictures: Data, match: ClassMatch, processes: Processes, asking: dict[str, Any]
 ) -> Answers:
     """All answers, with a bar; Ctrl-C keeps what there is where ``--resume`` says so."""
     import contextlib
@@ -151,7 +166,7 @@ def _ask(
     return answers
 
 
-def _show(scores: Scores, classifier: Classifier, pictures: PictureDataset, data: str, json: bool) -> None:
+def _show(scores: Scores, classifier: Classifier, pictures: Data, data: str, json: bool) -> None:
     from ..evaluate.published import published_top1
     from .output import messenger, print_json, printer, text
 

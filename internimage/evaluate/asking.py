@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ..classifier import Classifier
-from ..data.dataset import PictureDataset
 from ..data.dataset import fingerprint as data_fingerprint
+from ..data.shards import Shards
 from ..devices import check_numbers
 from ..train.processes import Processes
 from .answers import Answers, Batch, judge
 from .classes import ClassMatch
-from .pictures import Prepared, prepared_batches
+from .pictures import Data, Prepared, prepared_batches
 from .state import checksum_of, load_answers, save_answers, state_file
 
 _EXCHANGE_EVERY = 8  # batches, where there are several processes; each exchange is a wait for the slowest
@@ -27,7 +27,7 @@ _SAVE_EVERY_S = 30.0
 
 def ask_about_all(
     classifier: Classifier,
-    data: PictureDataset,
+    data: Data,
     match: ClassMatch,
     *,
     batch_size: int,
@@ -39,8 +39,9 @@ def ask_about_all(
 ) -> Answers:
     """Collective: every process asks about its share of the pictures and learns the answers of all.
 
-    Of the pictures that are left, each process takes every ``world_size``-th; none is asked about twice. The processes
-    exchange their answers the same number of times, whether they have pictures left or not.
+    Of the pictures that are left, each process takes every ``world_size``-th, of shards every ``world_size``-th shard;
+    none is asked about twice. The processes exchange their answers the same number of times, whether they have pictures
+    left or not.
 
     Args:
         resume: keep the answers in this file, or folder, and go on from what it holds.
@@ -54,10 +55,8 @@ def ask_about_all(
     keeper = _Keeper(resume, classifier, data, match) if resume is not None and processes.is_first else None
     answers = processes.gather(Answers.none(len(data)) if keeper is None else keeper.load(len(data)))[0]
     progress(len(data) - len(answers.pending))
-    pending = answers.pending.tolist()
-    mine = pending[processes.rank :: processes.world_size]
-    steps = -(-len(pending) // (processes.world_size * batch_size))  # of the process with the most pictures
-    batches = prepared_batches(data, mine, classifier.preprocessing, batch_size, workers, classifier.device)
+    pending = answers.pending
+    steps, batches = prepared_batches(data, classifier.preprocessing, pending, batch_size, workers, processes)
     exchange = _Exchange(processes, answers, progress)
     every = 1 if processes.world_size == 1 else _EXCHANGE_EVERY
     try:
@@ -129,11 +128,11 @@ def _wait_for(device: torch.device) -> None:
 class _Keeper:
     """Keeps the answers in a file."""
 
-    def __init__(self, path: str | Path, classifier: Classifier, data: PictureDataset, match: ClassMatch) -> None:
+    def __init__(self, path: str | Path, classifier: Classifier, data: Data, match: ClassMatch) -> None:
         self.path = state_file(path)
         self.about = {
             "weights": checksum_of(classifier.model),
-            "data": data_fingerprint(data),
+            "data": data.fingerprint if isinstance(data, Shards) else data_fingerprint(data),
             "preprocessing": str(dataclasses.asdict(classifier.preprocessing)),
             "dtype": str(classifier.dtype).removeprefix("torch."),
             "outputs": f"{len(match.names)} matched by {match.how}",

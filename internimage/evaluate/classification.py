@@ -17,7 +17,7 @@ from ..train.processes import Processes
 from .answers import TOP, Answers
 from .asking import ask_about_all
 from .classes import ClassMatch, match_classes, match_outputs
-from .pictures import found_by_position
+from .pictures import as_data
 
 __all__ = ["ClassScore", "Mistake", "Scores", "evaluate_classifier", "match_classes", "scores_of"]
 
@@ -159,7 +159,7 @@ def evaluate_classifier(
     match = match_outputs(data.class_names, classifier.class_names)
     answers = ask_about_all(
         classifier,
-        found_by_position(data),
+        as_data(data),
         match,
         batch_size=batch_size,
         workers=workers,

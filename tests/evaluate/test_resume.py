@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,12 @@ from PIL import Image
 
 from internimage.classifier import load
 from internimage.data.image_folder import find_image_folder
+from internimage.data.shards import read_shards
 from internimage.evaluate import asking
 from internimage.evaluate.asking import ask_about_all
 from internimage.evaluate.classes import match_outputs
 from internimage.evaluate.classification import evaluate_classifier
-from internimage.evaluate.pictures import found_by_position
+from internimage.evaluate.pictures import as_data
 from tests.small_model import NAMES, save_small_model, small_model
 
 
@@ -41,7 +44,7 @@ def classifier(tmp_path):
 
 
 def ask(classifier, folder, **options):
-    data = found_by_position(find_image_folder(folder))
+    data = as_data(find_image_folder(folder))
     match = match_outputs(data.class_names, classifier.class_names)
     return ask_about_all(classifier, data, match, **{"batch_size": 2, **options})
 
@@ -55,6 +58,32 @@ def same(a, b) -> bool:
 
 def test_readers_change_nothing(classifier, folder):
     assert same(ask(classifier, folder), ask(classifier, folder, workers=2))
+
+
+def test_shards_are_counted_like_files_and_gone_on_with(classifier, folder, tmp_path):
+    pytest.importorskip("webdataset")
+    (tmp_path / "shards").mkdir()
+    files = [path for name in sorted(NAMES) for path in sorted((folder / name).iterdir())]
+    for number in range(3):
+        with tarfile.open(tmp_path / "shards" / f"{number}.tar", "w") as tar:
+            for path in files[4 * number : 4 * number + 4]:
+                tar.add(path, f"{path.stem}.png")
+                label = tarfile.TarInfo(f"{path.stem}.cls")
+                text = str(sorted(NAMES).index(path.parent.name)).encode()
+                label.size = len(text)
+                tar.addfile(label, io.BytesIO(text))
+    (tmp_path / "shards" / "classes.txt").write_text("\n".join(sorted(NAMES)))
+    shards = read_shards(str(tmp_path / "shards"))
+    match = match_outputs(shards.class_names, classifier.class_names)
+    batches = iter(range(100))
+    part = ask_about_all(
+        classifier, shards, match, batch_size=3, resume=tmp_path / "kept", should_stop=lambda: next(batches) == 1
+    )
+    assert len(part.pending) == 5
+    got = ask_about_all(classifier, shards, match, batch_size=3, workers=1, resume=tmp_path / "kept")
+    want = ask(classifier, folder)
+    assert got.unreadable.keys() == want.unreadable.keys()
+    assert torch.equal(got.best, want.best) and torch.equal(got.labels, want.labels)
 
 
 @pytest.mark.parametrize("after", [1, 2, 4])
