@@ -34,7 +34,8 @@ def recipe(**changes) -> TrainingRecipe:
         name="spread", epochs=1, batch_size=BATCH, lr=1e-3, min_lr=0.0, warmup_lr=1e-3, warmup_epochs=0, eps=1e-4,
         clip_grad=1.0, ema_decay=0.9,
     )  # fmt: skip
-    return TrainingRecipe(**{**settings, **changes})
+    listed = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    return TrainingRecipe(**{**settings, **listed})
 
 
 class Noise:

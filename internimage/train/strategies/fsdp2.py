@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -51,27 +52,27 @@ class Fsdp2:
         join_alone(self.processes)
         self.outline = outline(model)
         self.mesh = init_device_mesh(self.processes.device.type, (self.processes.world_size,))
-        for block in blocks(model):
-            if self.compile:
-                block.compile()
-            self._shard(block, recipe.dtype)
-        self._shard(model, recipe.dtype, output_dtype=torch.float32)
+        self._shard(model, recipe.dtype)
         self.module = model
         self.optimizer = make_optimizer(model)
 
-    def _shard(self, module: nn.Module, dtype: str, **policy: Any) -> None:
-        """``module`` as one unit, without what in it is one already."""
-        offload = CPUOffloadPolicy() if self.offload else OffloadPolicy()
-        if dtype == "float32":
-            fully_shard(module, mesh=self.mesh, reshard_after_forward=True, offload_policy=offload)
-            return
-        low = getattr(torch, dtype)
-        for norm in [part for part in module.modules() if isinstance(part, _BatchNorm)]:
-            kept = MixedPrecisionPolicy(param_dtype=torch.float32, output_dtype=low)
-            fully_shard(norm, mesh=self.mesh, reshard_after_forward=True, mp_policy=kept, offload_policy=offload)
+    def _shard(self, model: nn.Module, dtype: str) -> None:
+        """Batch norms, then blocks, then what is left of the model, each a unit that is gathered as one."""
+        low = None if dtype == "float32" else getattr(torch, dtype)
         # gradients are summed in float32: eight bits would lose what many processes add
-        mixed = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, **policy)
-        fully_shard(module, mesh=self.mesh, reshard_after_forward=True, mp_policy=mixed, offload_policy=offload)
+        mixed = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
+        for norm in [part for part in model.modules() if isinstance(part, _BatchNorm)] if low else []:
+            self._shard_one(norm, MixedPrecisionPolicy(param_dtype=torch.float32, output_dtype=low))
+        for block in blocks(model):
+            if self.compile:
+                block.compile()
+            self._shard_one(block, mixed)
+        self._shard_one(model, replace(mixed, output_dtype=torch.float32))
+
+    def _shard_one(self, unit: nn.Module, policy: MixedPrecisionPolicy) -> None:
+        pinned = self.processes.device.type != "cpu"  # memory that a card reads from directly
+        offload = CPUOffloadPolicy(pin_memory=pinned) if self.offload else OffloadPolicy()
+        fully_shard(unit, mesh=self.mesh, reshard_after_forward=True, mp_policy=policy, offload_policy=offload)
 
     def exchange(self, last: bool) -> AbstractContextManager:
         """Gradients are exchanged with every micro-batch: waiting with them would mean to keep whole ones."""
