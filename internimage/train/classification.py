@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..backbones.config import InternImageConfig
 from ..data.order import Share
 from ..devices import pick_dtype
 from ..models import InternImageClassifier, get_config
 from ..recipes.classification import ClassificationRecipe
 from ..weights.own import ModelCard, save_model
 from .loop import on_device
+from .pretrained import start_from_pretrained
 from .processes import Processes
 from .source import Source
 
@@ -35,10 +37,18 @@ class ClassificationTask:
         self.steps_per_epoch, self.fingerprint = source.steps_per_epoch, source.fingerprint
 
     def make_model(self) -> InternImageClassifier:
-        """The recipe's model with initial values that follow from its seed."""
+        """The recipe's model, from pretrained weights or from initial values that follow from its seed."""
         torch.manual_seed(self.recipe.seed)
-        config = get_config(self.recipe.model, in_chans=self.recipe.channels, drop_path_rate=self.recipe.drop_path_rate)
-        return InternImageClassifier(config, len(self.source.class_names))
+        model = InternImageClassifier(self.config(self.recipe.drop_path_rate), len(self.source.class_names))
+        if self.recipe.pretrained:
+            start_from_pretrained(model, self.recipe)
+        return model
+
+    def config(self, drop_path_rate: float = 0.0) -> InternImageConfig:
+        """The architecture; drop path is of the recipe, not of the network."""
+        recipe = self.recipe
+        changes = {"in_chans": recipe.channels, "drop_path_rate": drop_path_rate, **recipe.model_changes}
+        return get_config(recipe.model, **changes)
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Any, Tensor]]:
         """Inputs and targets: classes (n,), or shares of classes (n, classes) where pictures are mixed."""
@@ -73,12 +83,9 @@ class ClassificationTask:
         """One file that ``internimage.load`` and every command take; ``scores`` are of the pictures held out."""
         recipe, names = self.recipe, self.source.class_names
         stored = pick_dtype(recipe.stored_dtype)
-        config = get_config(
-            recipe.model, in_chans=recipe.channels, drop_path_rate=0.0
-        )  # of the recipe, not the network
         card = ModelCard(
             name=recipe.model,
-            config=config,
+            config=self.config(),
             num_classes=len(names),
             preprocessing=recipe.preprocessing,
             class_names=names,
