@@ -39,16 +39,14 @@ class ClassificationTask:
     def make_model(self) -> InternImageClassifier:
         """The recipe's model, from pretrained weights or from initial values that follow from its seed."""
         torch.manual_seed(self.recipe.seed)
-        model = InternImageClassifier(self.config(self.recipe.drop_path_rate), len(self.source.class_names))
+        model = InternImageClassifier(self._config(self.recipe.drop_path_rate), len(self.source.class_names))
         if self.recipe.pretrained:
             start_from_pretrained(model, self.recipe)
         return model
 
-    def config(self, drop_path_rate: float = 0.0) -> InternImageConfig:
-        """The architecture; drop path is of the recipe, not of the network."""
-        recipe = self.recipe
-        changes = {"in_chans": recipe.channels, "drop_path_rate": drop_path_rate, **recipe.model_changes}
-        return get_config(recipe.model, **changes)
+    def _config(self, drop_path_rate: float) -> InternImageConfig:
+        changes = {"in_chans": self.recipe.channels, "drop_path_rate": drop_path_rate, **self.recipe.model_changes}
+        return get_config(self.recipe.model, **changes)
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Any, Tensor]]:
         """Inputs and targets: classes (n,), or shares of classes (n, classes) where pictures are mixed."""
@@ -85,7 +83,7 @@ class ClassificationTask:
         stored = pick_dtype(recipe.stored_dtype)
         card = ModelCard(
             name=recipe.model,
-            config=self.config(),
+            config=self._config(drop_path_rate=0.0),  # a rate is of the recipe, not of the network
             num_classes=len(names),
             preprocessing=recipe.preprocessing,
             class_names=names,

@@ -188,8 +188,8 @@ def test_a_fingerprint_tells_data_apart():
                 fingerprint(replace(data, labels=1 - data.labels))}) == 3  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_can_be_made_and_cut_down(name):
+@pytest.mark.parametrize("name", ["internimage_femto", "own_pictures", "internimage_t_1k_224"])
+def test_every_kind_of_recipe_can_be_made_and_cut_down(name):
     full = get_recipe(name)
     assert full.name == name and RECIPES[name].__doc__
     small = smoke(full)
@@ -197,8 +197,3 @@ def test_every_recipe_can_be_made_and_cut_down(name):
     pictures = read_pictures(small)
     assert pictures.images.shape[1] == small.channels == full.preprocessing.channels
     assert PicturesInMemory(small, *split_pictures(small, pictures), CPU).steps_per_epoch <= 10
-
-
-def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(ValueError, match="no recipe 'internimage_fempto'; did you mean 'internimage_femto'"):
-        get_recipe("internimage_fempto")
