@@ -1,0 +1,288 @@
+"""What ``train`` and ``finetune`` share: how a run is conducted, and what is told on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..recipes import ClassificationRecipe
+    from ..train.classification import ClassificationTask
+    from ..train.loop import Step
+    from ..train.processes import Processes
+    from ..train.source import Source
+    from ..train.state import TrainingState
+
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        help="single, ddp, fsdp2, deepspeed-1, -2 or -3; single for one process, ddp for more unless given.",
+        rich_help_panel="Scale",
+    ),
+]
+Offload = Annotated[
+    bool,
+    typer.Option("--offload", help="Keep optimizer states in the memory of the host.", rich_help_panel="Scale"),
+]
+Accumulation = Annotated[
+    int,
+    typer.Option(
+        "--accumulation",
+        min=1,
+        help="Micro-batches of each process a step; the batch size of the recipe stays what it is.",
+        rich_help_panel="Scale",
+    ),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Run the model through torch.compile.", rich_help_panel="Scale")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=0, help="Processes that read pictures, of each process that trains.", rich_help_panel="Data"
+    ),
+]
+BadPictures = Annotated[
+    str,
+    typer.Option("--bad-pictures", help="skip those that cannot be read, or raise.", rich_help_panel="Data"),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic", help="Use only algorithms that give the same bits every time, also on a card.",
+        rich_help_panel="Run",
+    ),
+]  # fmt: skip
+SaveEvery = Annotated[
+    int,
+    typer.Option(
+        "--save-every", min=0, help="Steps between checkpoints; 0 saves every two minutes.", rich_help_panel="Run"
+    ),
+]
+Keep = Annotated[int, typer.Option("--keep", min=1, help="Checkpoints that stay.", rich_help_panel="Run")]
+EvaluateEvery = Annotated[
+    int, typer.Option("--evaluate-every", min=1, help="Epochs between evaluations.", rich_help_panel="Run")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --output, exactly.", rich_help_panel="Run")]
+AutoResume = Annotated[
+    bool,
+    typer.Option(
+        "--auto-resume", help="Continue the run in --output if there is one, else start it.", rich_help_panel="Run"
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a run is conducted; none of it changes what comes out, but for rounding in another order."""
+
+    device: str | None = None
+    strategy: str | None = None
+    offload: bool = False
+    accumulation: int = 1
+    compile: bool = False
+    deterministic: bool = False
+    save_every: int = 0
+    keep: int = 2
+    evaluate_every: int = 1
+    resume: bool = False
+    auto_resume: bool = False
+    json: bool = False
+
+
+def run(
+    recipe: ClassificationRecipe, open_source: Callable[[Processes], Source], folder: Path, running: Running
+) -> int:
+    """Train and write; returns the exit code.
+
+    Args:
+        open_source: the pictures, opened in every process.
+    """
+    from ..train.processes import started_processes, stop_processes
+
+    processes = started_processes(running.device)
+    try:
+        _check_output(folder, running, processes)
+        if running.deterministic:
+            _be_deterministic()
+        return _run(recipe, open_source(processes), folder, running, processes)
+    finally:
+        stop_processes()
+
+
+def _check_output(folder: Path, running: Running, processes: Processes) -> None:
+    """Refuse before any work what would only fail, or destroy a run, later."""
+    from ..train.checkpoint import Checkpoints
+
+    newest = Checkpoints(folder).newest()
+    processes.wait()  # nobody writes before all have looked
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output {folder} is a file, expected a folder")
+    if newest and not (running.resume or running.auto_resume):
+        raise ValueError(f"{folder} holds a run already; continue it with --resume, or choose another --output")
+    if running.resume and not newest:
+        raise FileNotFoundError(f"there is nothing to resume in {folder}; leave out --resume to start")
+
+
+def _be_deterministic() -> None:
+    import os
+
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+
+
+def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Running, processes: Processes) -> int:
+    from ..files import make_folder
+    from ..train.checkpoint import Checkpoints, read_checkpoint
+    from ..train.classification import ClassificationTask
+    from ..train.interrupt import StopOnSignal
+    from ..train.loop import Conduct, fit
+    from ..train.state import new_state
+    from ..train.strategies import make_strategy
+    from .output import messenger, text
+
+    task = ClassificationTask(recipe, source)
+    strategy = make_strategy(running.strategy, processes, running.offload, running.compile)
+    state = new_state(task, recipe, strategy)
+    checkpoints = Checkpoints(folder, running.keep)
+    if newest := checkpoints.newest():
+        state.load(read_checkpoint(newest), newest)
+    conduct = Conduct(
+        accumulation=running.accumulation,
+        save_every_steps=running.save_every,
+        evaluate_every=running.evaluate_every,
+    )
+    if not processes.is_first:
+        with StopOnSignal() as stop:
+            finished = fit(state, checkpoints, [], conduct, stop)
+        _final_weights(state)
+        return 0 if finished else 128 + stop.signal
+    make_folder(folder, "--output")
+    err = messenger()
+    err.print(text(introduction(task, state, folder)))
+    with StopOnSignal() as stop, Progress(state) as progress:
+        finished = fit(state, checkpoints, [*writers(state, folder), progress], conduct, stop)
+    weights = _final_weights(state)
+    if not finished:
+        err.print(text(f"stopped after step {state.step}; the same command with --resume continues"))
+        return 128 + stop.signal if stop.signal else 1
+    _finish(task, state, weights, folder, running.json)
+    return 0
+
+
+def _final_weights(state: TrainingState) -> dict[str, Tensor]:
+    from ..train.loop import full_weights
+
+    return full_weights(state, "average")
+
+
+def writers(state: TrainingState, folder: Path) -> list[Any]:
+    """What writes files while a run goes on."""
+    from ..train.watchers import BestWeights, Tables, TensorBoard
+
+    return [Tables(folder), BestWeights(folder), TensorBoard(folder, state.step)]
+
+
+def introduction(task: ClassificationTask, state: TrainingState, folder: Path) -> str:
+    """What is about to be done, in one line."""
+    recipe, processes = task.recipe, state.processes
+    parameters = sum(parameter.numel() for parameter in state.strategy.module.parameters())
+    start = f", from step {state.step}" if state.step else ""
+    many = f" on {processes.world_size} processes ({state.strategy.name})" if processes.world_size > 1 else ""
+    held_out = f", {task.source.held_out_count:,} more held out" if task.source.held_out_count else ""
+    return (
+        f"{recipe.name}: {parameters:,} parameters, {task.fingerprint}{held_out}, {recipe.epochs} epochs of "
+        f"{task.steps_per_epoch} steps{many}{start}; writing to {folder}"
+    )
+
+
+def _finish(
+    task: ClassificationTask, state: TrainingState, weights: dict[str, Tensor], folder: Path, json: bool
+) -> None:
+    """Write the trained model and say how good it is."""
+    from .output import print_json, printer, text
+
+    last = state.history[-1]
+    prefix = "ema_" if state.average is not None else ""
+    scores = {name: last[f"{prefix}{name}"] for name in ("top1", "top5") if f"{prefix}{name}" in last}
+    model = folder / f"{task.recipe.name}.safetensors"
+    task.save(model, weights, scores)
+    if json:
+        print_json({"recipe": task.recipe.name, "model": str(model), "steps": state.step, **last})
+        return
+    score = f", top-1 {scores['top1']:.2f} % of the held-out pictures" if scores else ""
+    printer().print(text(f"{model}: {state.step:,} steps in {state.seconds / 60:.1f} minutes{score}"))
+
+
+class Progress:
+    """A bar with loss, images a second, memory and time left; a line after each epoch."""
+
+    def __init__(self, state: TrainingState) -> None:
+        from .progress import progress_bar
+
+        self.bar = progress_bar("training")
+        self.line = self.bar.add_task("", total=state.total_steps, completed=state.step)
+        self.rate, self.loss, self.last = 0.0, 0.0, time.perf_counter()
+
+    def __enter__(self) -> Progress:
+        self.bar.start()
+        self.last = time.perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def stepped(self, state: TrainingState, step: Step) -> None:
+        """Smoothed loss and images a second, fetching included."""
+        now = time.perf_counter()
+        rate = step.images / (now - self.last)
+        self.rate = rate if not self.rate else 0.95 * self.rate + 0.05 * rate
+        self.loss = step.losses["total"] if not self.loss else 0.95 * self.loss + 0.05 * step.losses["total"]
+        self.last = now
+        told = f"loss {self.loss:.3f}, {self.rate:.0f} images/s, {peak_gib(state):.1f} GiB"
+        self.bar.update(self.line, completed=state.step, description=told)
+
+    def finished_epoch(self, state: TrainingState) -> None:
+        """One line."""
+        from .output import text
+
+        row = state.history[-1]
+        score = f", top-1 {row['top1']:.2f} % of the held-out pictures" if "top1" in row else ""
+        average = f" ({row['ema_top1']:.2f} % averaged)" if "ema_top1" in row else ""
+        left = state.seconds / row["epoch"] * (state.recipe.epochs - row["epoch"]) / 60
+        self.bar.console.print(
+            text(
+                f"epoch {row['epoch']:g} of {state.recipe.epochs}: loss {row['train_loss']:.3f}{score}{average}, "
+                f"{self.rate:.0f} images/s, {peak_gib(state):.1f} GiB, {left:.0f} minutes left"
+            )
+        )
+        self.last = time.perf_counter()
+
+    def improved(self, state: TrainingState, which: str, weights: dict[str, Tensor]) -> None:
+        """The line of the epoch has told it."""
+
+
+def peak_gib(state: TrainingState) -> float:
+    """The most memory taken so far: of the card, or of this process."""
+    import torch
+
+    if state.processes.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(state.processes.device) / 2**30
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
