@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .backbones.internimage import InternImageConfig
 from .data.labels import class_names
+from .data.metadata import Date, Dates, Location, Locations, metadata_vectors
 from .data.pictures import check_picture, from_array, read_picture
 from .data.transforms import GREY_MEAN, GREY_STD, Preprocessing
 from .devices import check_numbers, pick_device, pick_dtype
@@ -71,7 +72,8 @@ class Classifier:
     """Answers what is on a picture.
 
     Args:
-        model: maps (N, C, S, S) to logits (N, classes); it is put into evaluation mode.
+        model: maps (N, C, S, S) to logits (N, classes), and with a branch for date and place (N, C, S, S), (N, 4) and
+            (N, 3); it is put into evaluation mode.
         preprocessing: what turns a picture into its input.
         class_names: one a class; None takes the names of ImageNet for 1000 and 21841 classes, else numbers.
         name: what to call it.
@@ -103,18 +105,51 @@ class Classifier:
         """What the model computes in."""
         return next(self.model.parameters()).dtype
 
-    @overload
-    def predict(self, images: Image.Image | str | Path, *, top: int = 5, batch_size: int = 32) -> Prediction: ...
+    @property
+    def takes_metadata(self) -> bool:
+        """Whether the model looks at date and place too."""
+        return getattr(self.model, "metadata", None) is not None
+
     @overload
     def predict(
-        self, images: list[Any] | tuple[Any, ...], *, top: int = 5, batch_size: int = 32
+        self,
+        images: Image.Image | str | Path,
+        *,
+        top: int = 5,
+        batch_size: int = 32,
+        date: Date | None = None,
+        location: Location | None = None,
+    ) -> Prediction: ...
+    @overload
+    def predict(
+        self,
+        images: list[Any] | tuple[Any, ...],
+        *,
+        top: int = 5,
+        batch_size: int = 32,
+        date: Dates | None = None,
+        location: Locations | None = None,
     ) -> list[Prediction]: ...
     @overload
     def predict(
-        self, images: np.ndarray | Tensor, *, top: int = 5, batch_size: int = 32
+        self,
+        images: np.ndarray | Tensor,
+        *,
+        top: int = 5,
+        batch_size: int = 32,
+        date: Dates | None = None,
+        location: Locations | None = None,
     ) -> Prediction | list[Prediction]: ...
 
-    def predict(self, images: Any, *, top: int = 5, batch_size: int = 32) -> Prediction | list[Prediction]:
+    def predict(
+        self,
+        images: Any,
+        *,
+        top: int = 5,
+        batch_size: int = 32,
+        date: Dates | None = None,
+        location: Locations | None = None,
+    ) -> Prediction | list[Prediction]:
         """Say what is on one picture, or on each of several.
 
         Args:
@@ -123,37 +158,61 @@ class Classifier:
                 axes, which is several pictures.
             top: how many answers to give, at most all classes.
             batch_size: pictures that go through the model at once.
+            date, location: for a model that :attr:`takes_metadata`: when, as yyyy-mm-dd, and where, as (latitude,
+                longitude) in degrees, the pictures were taken; a list has one a picture. None is unknown.
 
         Returns:
             A :class:`Prediction`, or a list of them where several pictures came.
 
         Raises:
-            ValueError: a picture cannot be read (a ``PictureError``), or an array has another shape, dtype or range.
+            ValueError: a picture cannot be read (a ``PictureError``), an array has another shape, dtype or range, or a
+                date or location means nothing or is not taken.
         """
         for name, value in (("top", top), ("batch_size", batch_size)):
             if not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"{name} is {value!r}, expected an integer >= 1")
         several = isinstance(images, (list, tuple)) or (isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4)
         pictures = list(images) if several else [images]
+        metadata = self.prepare_metadata(len(pictures), date, location)
         answers: list[Prediction] = []
         for start in range(0, len(pictures), batch_size):
-            batch = torch.stack([self.prepare(picture) for picture in pictures[start : start + batch_size]])
-            answers += self.answers(batch, top)
+            here = slice(start, start + batch_size)
+            batch = torch.stack([self.prepare(picture) for picture in pictures[here]])
+            answers += self.answers(batch, top, *(vectors[here] for vectors in metadata))
         return answers if several else answers[0]
 
     def prepare(self, image: Picture) -> Tensor:
         """One picture as the float32 tensor (C, S, S) that the model takes."""
         return self.preprocessing(as_picture(image))
 
+    def prepare_metadata(
+        self, pictures: int, date: Dates | None = None, location: Locations | None = None
+    ) -> tuple[Tensor, ...]:
+        """Dates and places of so many pictures as (N, 4) and (N, 3), which :meth:`answers` takes after the batch.
+
+        Arguments are those of :meth:`predict`. Nothing, ``()``, for a model that takes no metadata.
+        """
+        if not self.takes_metadata:
+            if date is not None or location is not None:
+                raise ValueError(
+                    f"{self.name or 'the model'} knows nothing of dates and places; leave date and location out, or "
+                    "take a model that does, such as internimage_h_meta"
+                )
+            return ()
+        return metadata_vectors(pictures, date, location)
+
     @torch.inference_mode()
-    def probabilities(self, batch: Tensor) -> Tensor:
-        """(N, C, S, S), prepared, to probabilities (N, classes), float32 on the CPU."""
-        logits = self.model(batch.to(self.device, self.dtype))
+    def probabilities(self, batch: Tensor, *metadata: Tensor) -> Tensor:
+        """(N, C, S, S), prepared, to probabilities (N, classes), float32 on the CPU.
+
+        ``metadata`` is what :meth:`prepare_metadata` gives for them; without it dates and places are unknown.
+        """
+        logits = self.model(*(tensor.to(self.device, self.dtype) for tensor in (batch, *metadata)))
         return logits.float().softmax(-1).cpu()
 
-    def answers(self, batch: Tensor, top: int = 5) -> list[Prediction]:
+    def answers(self, batch: Tensor, top: int = 5, *metadata: Tensor) -> list[Prediction]:
         """Predictions for prepared pictures (N, C, S, S); ValueError when the model gives NaN."""
-        probabilities = self.probabilities(batch)
+        probabilities = self.probabilities(batch, *metadata)
         check_numbers(probabilities, self.dtype)
         probs, indices = probabilities.topk(min(top, len(self.class_names)), dim=-1)
         return [

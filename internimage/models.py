@@ -17,6 +17,7 @@ from .backbones.features import FeatureExtractor
 from .backbones.internimage import InternImage, as_level_indices
 from .devices import pick_device
 from .heads.classification import ClipProjectorHead, ConvHead, LevelFusion, LinearHead
+from .heads.metadata import MetadataHead, refuse_metadata
 from .ops.dcnv3.op import BACKENDS
 from .ops.dispatch import named
 
@@ -25,7 +26,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class InternImageClassifier(nn.Module):
-    """InternImage with a classification head.
+    """InternImage with a classification head and, if the configuration says so, a branch for date and place.
 
     Args:
         config: the architecture, head included.
@@ -37,6 +38,7 @@ class InternImageClassifier(nn.Module):
     Attributes:
         num_features: channels of ``forward_features``.
         head_hidden_size: width of the vector before the classifier.
+        metadata: the branch for date and place; None without ``use_metadata``, and for zero classes.
         default_cfg: how a picture becomes the input, in timm's words; :func:`create_model` fills it.
     """
 
@@ -56,6 +58,7 @@ class InternImageClassifier(nn.Module):
         self.backbone = InternImage(config, backend=backend)
         self.fusion: LevelFusion | None = None
         self.head: ConvHead | ClipProjectorHead | LinearHead
+        self.metadata = MetadataHead(num_classes) if config.use_metadata and num_classes else None
         channels = config.level_channels(3)
         pool: dict[str, Any] = {} if global_pool is None else {"global_pool": global_pool}
         if config.use_clip_projector:
@@ -77,12 +80,29 @@ class InternImageClassifier(nn.Module):
         return self._last_map(self._maps(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The map of ``forward_features`` to logits, or to the pooled vector with ``pre_logits``."""
+        """The map of ``forward_features`` to logits, or to the pooled vector with ``pre_logits``.
+
+        Date and place are no part of the map: what they add, ``forward`` adds.
+        """
         return self.head(x, pre_logits=pre_logits)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_chans, H, W) to logits (N, num_classes)."""
-        return self.forward_head(self.forward_features(x))
+    def forward(self, x: Tensor, temporal: Tensor | None = None, spatial: Tensor | None = None) -> Tensor:
+        """(N, in_chans, H, W) to logits (N, num_classes).
+
+        Args:
+            temporal: (N, 4), of :func:`internimage.data.metadata.temporal_vector`; for models with ``metadata`` only.
+                None, or a row of zeros, is an unknown date.
+            spatial: (N, 3), of :func:`internimage.data.metadata.spatial_vector`, likewise for the place.
+
+        Raises:
+            ValueError: a vector has another shape, or the model takes none.
+        """
+        logits = self.forward_head(self.forward_features(x))
+        if self.metadata is None:
+            refuse_metadata(temporal, spatial)
+            return logits
+        added = self.metadata(temporal, spatial, x.shape[0])
+        return logits + (added if self.head.global_pool else added[..., None, None])  # a map of logits without pooling
 
     def forward_intermediates(
         self,
@@ -122,8 +142,16 @@ class InternImageClassifier(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by a fresh one; ``global_pool=None`` keeps the pooling."""
         self.head.reset(num_classes, global_pool)
-        self.head.fc.to(self.backbone.stem.conv1.weight).train(self.training)
         self.num_classes = num_classes
+        if not num_classes:
+            self.metadata = None
+        elif self.metadata is not None:
+            self.metadata.reset(num_classes)
+        elif self.config.use_metadata and len(self.backbone.levels) == 4:
+            self.metadata = MetadataHead(num_classes)
+        for part in (self.head.fc, self.metadata):
+            if part is not None:
+                part.to(self.backbone.stem.conv1.weight).train(self.training)
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -139,7 +167,7 @@ class InternImageClassifier(nn.Module):
         cut = wanted[-1] < len(self.backbone.levels) - 1
         self.backbone.drop_levels_after(wanted[-1])
         if prune_head or cut:
-            self.num_classes, self.fusion = 0, None
+            self.num_classes, self.fusion, self.metadata = 0, None, None
             self.num_features = self.head_hidden_size = self.config.level_channels(wanted[-1])
             self.head = LinearHead(self.num_features, 0, global_pool="").train(self.training)
         return wanted
@@ -185,6 +213,7 @@ INPUTS = {
     "internimage_xl": Input(384),
     "internimage_h": Input(640),
     "internimage_g": Input(512),
+    "internimage_h_meta": Input(384, 8142),  # iNaturalist 2018
     "flash_internimage_t": Input(224),
     "flash_internimage_s": Input(224),
     "flash_internimage_b": Input(224),
@@ -207,7 +236,7 @@ def default_cfg(name: str, image_size: int | None = None, num_classes: int | Non
         "mean": data.mean,
         "std": data.std,
         "first_conv": "backbone.stem.conv1",
-        "classifier": "head.fc",
+        "classifier": ("head.fc", "metadata.fc") if config.use_metadata else "head.fc",
         "license": "mit",
         "paper_ids": "arXiv:2211.05778",
     }
@@ -305,7 +334,7 @@ def _weights(name: str, pretrained: bool | str) -> tuple[str | Path, dict[str, A
     if pretrained is True and name not in catalog.DEFAULTS:
         return embedded_weights(name), default_cfg(name)
     entry = catalog.get(catalog.DEFAULTS[name] if pretrained is True else str(pretrained))
-    if entry.model != name:
+    if entry.model not in (name, name.removesuffix("_meta")):  # a network without the branch may start one with it
         raise ValueError(f"pretrained={pretrained!r} are weights of {entry.model}, the model asked for is {name}")
     if entry.task != "classification" or entry.resolution is None:  # of a detector or segmenter: its backbone
         return entry.name, default_cfg(name)

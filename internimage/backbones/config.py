@@ -35,6 +35,7 @@ class InternImageConfig:
         center_feature_scale: DCNv3 blends in the feature at the pixel itself.
         remove_center: DCNv3 leaves out the middle tap.
         use_clip_projector: the attention-pooled head of H and G instead of the convolutional one.
+        use_metadata: a branch for date and place beside that head, as in the iNaturalist model.
         cls_scale: hidden over last channels of the convolutional head.
         core_op: "DCNv3", or "DCNv4" for FlashInternImage, whose blocks know nothing of ``center_feature_scale``
             and ``remove_center``, and whose ``dw_kernel_size`` of None is no depthwise branch.
@@ -67,6 +68,7 @@ class InternImageConfig:
     center_feature_scale: bool = False
     remove_center: bool = False
     use_clip_projector: bool = False
+    use_metadata: bool = False
     cls_scale: float = 1.5
     core_op: str = "DCNv3"
     dcn_output_bias: bool = False
@@ -174,6 +176,7 @@ _RULES: dict[str, _Rule] = {
     "center_feature_scale": _BOOL,
     "remove_center": _BOOL,
     "use_clip_projector": _BOOL,
+    "use_metadata": _BOOL,
     "cls_scale": _POSITIVE,
     "core_op": _one_of(("DCNv3", "DCNv4")),
     "dcn_output_bias": _BOOL,
@@ -220,6 +223,7 @@ SIZES: dict[str, InternImageConfig] = {
     ),
 }
 SIZES |= {
+    "internimage_h_meta": replace(SIZES["internimage_h"], use_metadata=True),
     "flash_internimage_t": replace(SIZES["internimage_t"], core_op="DCNv4"),
     "flash_internimage_s": replace(SIZES["internimage_s"], core_op="DCNv4", dw_kernel_size=3),
     "flash_internimage_b": replace(SIZES["internimage_b"], core_op="DCNv4", dw_kernel_size=3, offset_scale=0.5),

@@ -51,6 +51,14 @@ def classify(
         Path | None,
         typer.Option("--save-dir", help="Write each picture, its answer drawn under it, here as NAME.classified.png."),
     ] = None,
+    date: Annotated[
+        str | None,
+        typer.Option("--date", metavar="YYYY-MM-DD", help="When the pictures were taken; for internimage_h_meta."),
+    ] = None,
+    location: Annotated[
+        str | None,
+        typer.Option("--location", metavar="LAT,LON", help="Where, in degrees; north and east are positive."),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time.")] = 32,
     device: options.Device = None,
     dtype: options.DType = "float32",
@@ -63,16 +71,20 @@ def classify(
     Example: [bold]internimage classify photo.jpg holiday/ --top 3 --save-dir answers[/bold]
     """
     from ..classifier import load
+    from ..data.metadata import temporal_vector
     from ..data.pictures import find_pictures
     from ..files import make_folder
     from .main import SKIPPED_SOME
     from .output import print_json
 
+    place = _as_location(location)
+    temporal_vector(date)
     sources = find_pictures(images)
     if save_dir is not None:
         make_folder(save_dir, "--save-dir")
     classifier = load(model, weights=weights, device=device, dtype=dtype, backend=backend)
-    outcome = _classify_all(classifier, sources, top, batch_size, save_dir)
+    metadata = classifier.prepare_metadata(1, date, place)
+    outcome = _classify_all(classifier, sources, top, batch_size, save_dir, metadata)
     if json:
         print_json(_as_dict(classifier, outcome))
     elif outcome.answers:
@@ -83,7 +95,12 @@ def classify(
 
 
 def _classify_all(
-    classifier: Classifier, sources: list[str], top: int, batch_size: int, save_dir: Path | None
+    classifier: Classifier,
+    sources: list[str],
+    top: int,
+    batch_size: int,
+    save_dir: Path | None,
+    metadata: tuple[Tensor, ...],
 ) -> Outcome:
     import torch
 
@@ -101,7 +118,8 @@ def _classify_all(
             bar.advance(task, len(batch))
             if not read:
                 continue
-            predictions = classifier.answers(torch.stack([tensor for _, tensor, _ in read]), top)
+            same_for_all = (vector.expand(len(read), -1) for vector in metadata)
+            predictions = classifier.answers(torch.stack([tensor for _, tensor, _ in read]), top, *same_for_all)
             for (source, _, shown), prediction in zip(read, predictions, strict=True):
                 path = None
                 if shown is not None:
@@ -109,6 +127,21 @@ def _classify_all(
                     save_picture(draw_answer(shown, prediction.labels, prediction.probs, prediction.note), path)
                 outcome.answers.append(Answer(source, prediction, path))
     return outcome
+
+
+def _as_location(given: str | None) -> tuple[float, float] | None:
+    from ..data.metadata import spatial_vector
+
+    if given is None:
+        return None
+    try:
+        latitude, longitude = (float(part) for part in given.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{given!r}, expected LAT,LON in degrees such as 48.1,11.6", param_hint="--location"
+        ) from None
+    spatial_vector(latitude, longitude)
+    return latitude, longitude
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,7 +141,8 @@ def summarize(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
 def _size_of(config: Any) -> str:
     from ..backbones import SIZES
 
-    known = (name for name, size in SIZES.items() if (size.channels, size.depths) == (config.channels, config.depths))
+    told_by = operator.attrgetter("core_op", "channels", "depths", "use_metadata")
+    known = (name for name, size in SIZES.items() if told_by(size) == told_by(config))
     return next(known, f"channels {config.channels}, depths {list(config.depths)}")
 
 

@@ -1,5 +1,6 @@
 """Feature pyramid in, answer out."""
 
 from .classification import ClipProjectorHead, ConvHead
+from .metadata import MetadataHead
 
-__all__ = ["ClipProjectorHead", "ConvHead"]
+__all__ = ["ClipProjectorHead", "ConvHead", "MetadataHead"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backbones.internimage import SIZES, InternImageConfig
 from .checkpoint import Checkpoint
-from .released import strip
+from .released import METADATA_PREFIXES, strip
 from .report import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -101,7 +101,8 @@ def guess(shapes: Shapes) -> InternImageConfig | None:
 
 
 def _seen_in(config: InternImageConfig, shapes: Shapes) -> InternImageConfig:
-    """``config`` with what the shapes say for certain: input channels, layer scale, remove_center."""
+    """``config`` with what the shapes say for certain: input channels, metadata, layer scale, remove_center."""
+    config = dataclasses.replace(config, use_metadata=any(key.startswith(METADATA_PREFIXES) for key in shapes))
     if _STEM in shapes:
         config = dataclasses.replace(config, in_chans=shapes[_STEM][1])
     has_scale = any(key.endswith(".gamma1") for key in shapes)

@@ -184,7 +184,8 @@ def image_size_of(checkpoint: Checkpoint, config: InternImageConfig) -> int:
     last = Path(checkpoint.name).stem.rpartition("_")[2]
     if last.isdigit() and int(last) % 32 == 0 and 32 <= int(last) <= 2048:
         return int(last)
-    size = next((name for name, known in SIZES.items() if known.channels == config.channels), None)
+    alike = (config.channels, config.use_metadata)
+    size = next((name for name, known in SIZES.items() if (known.channels, known.use_metadata) == alike), None)
     default = catalog.released().get(catalog.DEFAULTS.get(size or "", ""))
     return default.resolution[0] if default is not None and default.resolution is not None else 224
 

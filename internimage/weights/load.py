@@ -33,7 +33,8 @@ def load_weights(
             Hugging Face or our own names.
         strict: raise unless everything fits. These fit in any case, and the report says so: a classification head or
             the rest of a detector when the module is a backbone; a classifier of another number of classes, in which
-            case the module's own is kept; layer scales of 1 for which the source has none.
+            case the module's own is kept, and with it a branch for date and place of which the source has nothing;
+            layer scales of 1 for which the source has none.
         ema: take the averaged weights of a training checkpoint.
         device: only for parameters on the meta device.
 
@@ -117,8 +118,10 @@ def _fill_meta(module: nn.Module, names: list[str], device: str | torch.device) 
             continue
         fresh = torch.zeros_like(target, device=device, requires_grad=False)
         scale = _initial_scale(module)
-        if name.endswith("head.fc.weight"):
+        if name.endswith("head.fc.weight") or (name.startswith("metadata.") and target.dim() == 2):
             nn.init.trunc_normal_(fresh, std=0.02)
+        elif name.startswith("metadata."):
+            fresh.fill_(1.0 if name.endswith(".weight") else 0.0)  # of a norm, or any bias
         elif name.endswith((".gamma1", ".gamma2")) and scale is not None:
             fresh.fill_(scale)
         elif not name.endswith(("head.fc.bias", "num_batches_tracked")):
@@ -140,6 +143,11 @@ def _advise(report: LoadReport, checkpoint: Checkpoint, module: nn.Module, any_f
         advice.append("the file has layer scales: make the model with layer_scale=1.0")
     if without_scale and not neutral:
         advice.append("the file has no layer scales: make the model with layer_scale=None")
+    if any(name.startswith("metadata.") for name in report.missing):
+        advice.append(
+            "the file has no branch for date and place: make the model without it (use_metadata=False), or keep the "
+            "module's own and train it (strict=False)"
+        )
     if any("cb_modules" in key for key in report.unexpected):
         advice.append("the file holds a composite of two backbones (CBInternImage), which this network is not")
     if any("offset_mask" in key for key in report.unexpected):

@@ -15,7 +15,7 @@ from .report import LoadReport
 
 Shape = tuple[int, ...]
 
-_CLASSIFIER = ("head.fc.weight", "head.fc.bias")
+_CLASSIFIER = ("head.fc.weight", "head.fc.bias", "metadata.fc.weight", "metadata.fc.bias")
 _AVERAGED = "raw weights beside averaged ones; the averaged ones have the plain names"
 _METADATA = "the branch for date and place; the logits are those of the image alone"
 _CUT_OFF = "levels that this module has been cut short by"
@@ -58,6 +58,8 @@ def match(shapes: Mapping[str, Shape], module: nn.Module, report: LoadReport) ->
     if kept_classifier:
         theirs, ours = kept_classifier
         found |= set(_CLASSIFIER)
+        if not any(name.startswith("metadata.") for name in found - set(_CLASSIFIER)):
+            found |= {name for name in state if name.startswith("metadata.")}  # to be trained with the classifier
         report.kept_classifier = (
             f"the file has {theirs} classes and the model {ours}: the backbone is loaded, the classifier keeps its own "
             f"values; train it, or make the model with num_classes={theirs}"
@@ -83,7 +85,7 @@ def _sort_out(key: str, bare: str, has_head: bool, has_backbone: bool, report: L
     if bare.startswith("ema_"):
         report.skip(_AVERAGED, key)
     elif bare.startswith(METADATA_PREFIXES):
-        report.skip(_METADATA, key)
+        report.skip(_METADATA if has_head else _NO_HEAD, key)
     elif has_backbone and "backbone." not in key:
         report.skip(_OTHER_PARTS, key)
     elif bare.startswith(HEAD_PREFIXES) and not has_head:

@@ -75,8 +75,23 @@ _CLIP_HEAD = (
     ("head.fc", "head"),
 )
 
+_ENCODER = (
+    ("fc0", "0"),
+    ("norm0", "2"),
+    ("fc1", "3.w1"),
+    ("fc2", "3.w2"),
+    ("norm1", "3.norm_fn1"),
+    ("norm2", "3.norm_fn2"),
+)
+_METADATA = (
+    *((f"metadata.temporal.{ours}", f"meta_head_1.{released}") for ours, released in _ENCODER),
+    *((f"metadata.spatial.{ours}", f"meta_head_2.{released}") for ours, released in _ENCODER),
+    ("metadata.norm", "meta_norm"),
+    ("metadata.fc", "meta_head"),
+)
+
 HEAD_PREFIXES = ("conv_head.", "head.", "dcnv3_head_x3.", "dcnv3_head_x4.", "clip_projector.", "fc_norm.", "fusion.")
-METADATA_PREFIXES = ("meta_head.", "meta_head_1.", "meta_head_2.", "meta_norm.")
+METADATA_PREFIXES = ("metadata.", "meta_head.", "meta_head_1.", "meta_head_2.", "meta_norm.")
 WRAPPERS = ("module.", "model.", "backbone.")
 
 
@@ -159,6 +174,7 @@ def _layout(below: Mapping[str, list[str]]) -> Names:
         for index in range(4):
             yield from ((f"{prefix}{ours}", released) for ours, released in _level(below, f"levels.{index}.", prefix))
         yield from _CONV_HEAD if "head.conv" in below else _CLIP_HEAD
+        yield from _METADATA
 
 
 def _level(below: Mapping[str, list[str]], level: str, prefix: str = "") -> Names:

@@ -25,6 +25,7 @@ DEFAULTS = {
     "internimage_xl": "internimage_xl_22kto1k_384",
     "internimage_h": "internimage_h_22kto1k_640",
     "internimage_g": "internimage_g_22kto1k_512",
+    "internimage_h_meta": "internimage_h_22ktoinat18_384",
     "flash_internimage_t": "flash_intern_image_t_1k_224",
     "flash_internimage_s": "flash_intern_image_s_1k_224",
     "flash_internimage_b": "flash_intern_image_b_1k_224",

@@ -26,13 +26,18 @@ def classification() -> Iterator[Released]:
             name=stem,
             file=f"{stem}.pth",
             task="classification",
-            model=f"internimage_{size}",
             dataset={1000: "ImageNet-1K", 21841: "ImageNet-22K", 8142: "iNaturalist 2018"}[classes],
             num_classes=classes,
             resolution=(side, side),
             pretraining=pretraining,
             scores={} if top1 is None else {"top1": top1},
-            **{"head": "classifier", "params": _EXACT_PARAMS[size][classes == 21841], "config": stem, **rest},
+            **{
+                "model": f"internimage_{size}",
+                "head": "classifier",
+                "params": _EXACT_PARAMS[size][classes == 21841],
+                "config": stem,
+                **rest,
+            },
         )
 
     yield entry("internimage_t_1k_224", "t", 224, 83.5, None)
@@ -49,9 +54,10 @@ def classification() -> Iterator[Released]:
         92.6,
         "internimage_h_jointto22k_384",
         8142,
-        params=None,
+        model="internimage_h_meta",
+        params=1_096_197_516,
         head="classifier and metadata branch",
-        note="the score is with date and place; without them only the image branch answers",
+        note="the score is with date and place; without them their branch gets zeros, as in training where they lack",
     )
     yield entry("internimage_l_22k_192to384", "l", 384, None, None, 21841, config=None)
     yield entry("internimage_xl_22k_192to384", "xl", 384, None, None, 21841, config=None)
