@@ -109,8 +109,12 @@ class Running:
     json: bool = False
 
 
-def run(recipe: ClassificationRecipe, folder: Path, running: Running) -> int:
-    """Train and write; returns the exit code."""
+def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any = None) -> int:
+    """Train and write; returns the exit code.
+
+    Args:
+        parts: the pictures to learn from and those to measure on, where they are open already.
+    """
     from ..train.processes import started_processes, stop_processes
 
     processes = started_processes(running.device)
@@ -118,12 +122,12 @@ def run(recipe: ClassificationRecipe, folder: Path, running: Running) -> int:
         _check_output(folder, running, processes)
         if running.deterministic:
             _be_deterministic()
-        return _run(recipe, _open(recipe, running, processes), folder, running, processes)
+        return _run(recipe, _open(recipe, running, processes, parts), folder, running, processes)
     finally:
         stop_processes()
 
 
-def _open(recipe: ClassificationRecipe, running: Running, processes: Processes) -> Source:
+def _open(recipe: ClassificationRecipe, running: Running, processes: Processes, parts: Any) -> Source:
     """The pictures, with a bar while files are read."""
     from ..train.sources import Reading, open_source
     from .progress import progress_bar
@@ -141,7 +145,7 @@ def _open(recipe: ClassificationRecipe, running: Running, processes: Processes) 
     with bar:
         task = bar.add_task("", total=None)
         return open_source(
-            recipe, processes, reading, lambda done, total: bar.update(task, completed=done, total=total)
+            recipe, processes, reading, lambda done, total: bar.update(task, completed=done, total=total), parts
         )
 
 

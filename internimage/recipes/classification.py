@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..backbones.config import InternImageConfig
 from ..data.augment import Augmentation
 from ..data.classification import FASHION_MNIST, SYNTHETIC
 from ..data.transforms import INTERPOLATIONS, Preprocessing
+from ..models import get_config
 from ..train.recipe import (
     FLAG,
     SHARE_BELOW_ONE,
@@ -98,6 +100,11 @@ class ClassificationRecipe(TrainingRecipe):
             raise ValueError(f"{unused} goes with source={other!r}, but source is {self.source!r}")
 
     @property
+    def config(self) -> InternImageConfig:
+        """What the model is made of. Stochastic depth is left out: it is for training only."""
+        return get_config(self.model, **{"in_chans": self.channels, **self.model_changes})
+
+    @property
     def image_size(self) -> int:
         """The side of the input, in pixels, that the trained model is used with."""
         return self.image_sizes[-1]
@@ -120,9 +127,13 @@ class ClassificationRecipe(TrainingRecipe):
         )
 
 
+_FROM_RECIPE = {"in_chans", "drop_path_rate"}
 _RULES: dict[str, Rule] = {
     "model": (lambda v: isinstance(v, str) and bool(v), "a name that `internimage models` lists"),
-    "model_changes": (lambda v: isinstance(v, dict), "a dict of fields of InternImageConfig"),
+    "model_changes": (
+        lambda v: isinstance(v, dict) and v.keys() <= set(InternImageConfig.field_names()) - _FROM_RECIPE,
+        "a dict of fields of InternImageConfig; channels of the image and drop path are fields of the recipe itself",
+    ),
     "drop_path_rate": SHARE_BELOW_ONE,
     "head_start": one_of(("pretrained", "random")),
     "head_init_scale": number(0),

@@ -17,7 +17,7 @@ from ..models import InternImageClassifier, get_config
 from ..recipes.classification import ClassificationRecipe
 from ..weights.own import ModelCard, save_model
 from .loop import on_device
-from .pretrained import start_from
+from .pretrained import start_from_pretrained
 from .processes import Processes
 from .source import Source
 
@@ -46,7 +46,8 @@ class ClassificationTask:
         torch.manual_seed(self.recipe.seed)
         model = InternImageClassifier(self._config(self.recipe.drop_path_rate), len(self.source.class_names))
         if self.fresh and self.recipe.pretrained:
-            self.remarks = start_from(model, self.recipe)
+            report = start_from_pretrained(model, self.recipe)
+            self.remarks = [f"starts from {self.recipe.pretrained}", *report.converted, *report.notes]
         return model
 
     def _config(self, drop_path_rate: float) -> InternImageConfig:

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import torch
 
+from ..classifier import source_of
 from ..models import InternImageClassifier
 from ..recipes.classification import ClassificationRecipe
-from ..weights import load_weights
+from ..weights.load import load_weights
+from ..weights.report import LoadReport
 
 
-def start_from(model: InternImageClassifier, recipe: ClassificationRecipe) -> list[str]:
-    """Load the recipe's pretrained weights into a fresh model; a classifier that does not fit begins at random.
+def start_from_pretrained(model: InternImageClassifier, recipe: ClassificationRecipe) -> LoadReport:
+    """Put the weights ``recipe.pretrained`` into a fresh model, its classifier as ``recipe.head_start`` says.
 
-    Returns:
-        What a person should know, a line each.
+    A classifier that begins at random is that of the model as it came, times ``recipe.head_init_scale``: where the
+    recipe says so, and where the weights are for other classes in number. The branch for date and place goes with it.
 
     Raises:
-        WeightsError: (a ValueError) the weights are not to be had or do not fit.
+        WeightsError: the weights do not fit.
+        OSError: a download failed.
     """
-    fresh = {name: value.clone() for name, value in model.state_dict().items() if _is_of_classifier(name)}
-    report = load_weights(model, recipe.pretrained)
-    remarks = [f"starts from {recipe.pretrained}", *report.notes]
+    classifiers = [module for name, module in model.named_modules() if name in ("head.fc", "metadata.fc")]
+    fresh = [{key: value.clone() for key, value in module.state_dict().items()} for module in classifiers]
+    report = load_weights(model, source_of(recipe.pretrained))
     if recipe.head_start == "random" or report.kept_classifier:
         with torch.no_grad():
-            for name, value in model.state_dict().items():
-                if name in fresh:
-                    value.copy_(fresh[name] * recipe.head_init_scale)
-        remarks.append(f"its classifier begins at random, for {model.num_classes:,} classes")
-    return remarks
-
-
-def _is_of_classifier(name: str) -> bool:
-    """Whether a weight is of the last layers, one row for each class."""
-    return name.startswith(("head.fc.", "metadata.fc."))
+            for module, values in zip(classifiers, fresh, strict=True):
+                module.load_state_dict({key: value * recipe.head_init_scale for key, value in values.items()})
+    return report

@@ -50,14 +50,21 @@ def _silent(done: int, total: int) -> None:
 
 
 def open_source(
-    recipe: ClassificationRecipe, processes: Processes, reading: Reading, progress: Progress = _silent
+    recipe: ClassificationRecipe,
+    processes: Processes,
+    reading: Reading,
+    progress: Progress = _silent,
+    parts: tuple[Pictures, Pictures | None] | None = None,
 ) -> Source:
-    """The pictures of ``recipe.data``, and what is measured on.
+    """The pictures of ``recipe.data``, and what is measured on, as the recipe reads them.
+
+    Args:
+        parts: the two, where they are open already.
 
     Raises:
         FileNotFoundError, ValueError: they are not there, of other classes than the recipe's data set, or too few.
     """
-    trained_on, held_out = open_parts(recipe, reading)
+    trained_on, held_out = parts or open_parts(recipe, reading)
     if recipe.source == "memory":
         return _in_memory(recipe, trained_on, held_out, processes, progress)
     own_part, cache = recipe.cache == "memory", reading.cache

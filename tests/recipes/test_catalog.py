@@ -13,11 +13,10 @@ import internimage
 from internimage.data.augment import Augmentation
 from internimage.data.mixing import Mixing as Mixer
 from internimage.data.training_transform import TrainingTransform
-from internimage.models import list_models
+from internimage.models import InternImageClassifier, list_models
 from internimage.recipes import RECIPES, ClassificationRecipe, Mixing, Transform, differences, get_recipe
 from internimage.recipes.catalog import LABELS, description, remarks
 from internimage.recipes.classification import DATASETS, smoke
-from internimage.train.classification import make_model
 from internimage.weights import catalog
 
 RELEASED = [name for name in RECIPES if name not in ("internimage_femto", "own_pictures")]
@@ -191,7 +190,8 @@ def test_smoke_is_a_tiny_model_of_the_same_family(name):
     recipe, small = get_recipe(name), smoke(get_recipe(name))
     need(recipe.model)
     assert small.model == recipe.model and small.data == "synthetic" and small.parent == name != small.name
-    model = make_model(small, 2)
+    with torch.device("meta"):
+        model = InternImageClassifier(small.config, 2)
     assert sum(parameter.numel() for parameter in model.parameters()) < 12e6
     assert model.config.core_op == ("DCNv4" if "flash" in name else "DCNv3")
 
@@ -214,6 +214,11 @@ def test_an_unknown_recipe_names_the_nearest():
         ({"augmentation": Augmentation(flip=True)}, "augmentation goes with source='memory', but source is 'files'"),
         ({"source": "memory", "transform": Transform(flip=0.0)}, "transform goes with source='files'"),
         ({"head_start": "zero"}, "head_start is 'zero', expected one of 'pretrained', 'random'"),
+        (
+            {"model_changes": {"in_chans": 1}},
+            "model_changes is .*channels of the image and drop path are fields of the",
+        ),
+        ({"model_changes": {"colour": 1}}, "model_changes is .*expected a dict of fields of InternImageConfig"),
         ({"cache": "disk"}, "cache is 'disk', expected one of 'memory', or None"),
     ],
 )
