@@ -1,4 +1,4 @@
-"""What ``--data`` of a command stands for."""
+"""What ``--data`` of a command stands for, where pictures are held or gone through one by one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Protocol
 
 from PIL import Image
 
-from .fashion_mnist import find_folder, load_fashion_mnist
-from .image_folder import find_image_folder
-from .synthetic import synthetic_pictures
-
-FASHION_MNIST = "fashion-mnist"
-SYNTHETIC = "synthetic"
+from .formats import FASHION_MNIST as FASHION_MNIST
+from .formats import SYNTHETIC as SYNTHETIC
+from .formats import open_dataset
 
 
 class LabelledPictures(Protocol):
@@ -28,20 +25,12 @@ class LabelledPictures(Protocol):
 
 
 def open_pictures(data: str | Path, split: str) -> LabelledPictures:
-    """The pictures of ``data``: "fashion-mnist", a folder with its files, a folder of class folders, or "synthetic".
-
-    Args:
-        split: "train" or "test", for Fashion-MNIST; a folder of class folders is taken whole.
+    """As :func:`~internimage.data.formats.open_dataset`, but only what can be gone through one by one, as a list can.
 
     Raises:
-        FileNotFoundError, ValueError: it is none of these; the message says what was expected.
+        FileNotFoundError, ValueError: it is no such data set; the message says what was expected.
     """
-    if str(data) == FASHION_MNIST:
-        return load_fashion_mnist(split)
-    if str(data) == SYNTHETIC:
-        return synthetic_pictures(seed=0 if split == "train" else 1)
-    try:
-        find_folder(data)
-    except FileNotFoundError:
-        return find_image_folder(data)
-    return load_fashion_mnist(split, data)
+    opened = open_dataset(data, split)
+    if not hasattr(opened, "samples"):
+        raise ValueError(f"{data} are shards, which are read as a stream only; expected a folder, a list or an archive")
+    return opened  # type: ignore[return-value]

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
-from .dataset import PictureDataset, Sample
+from .batches import PADDING, EvaluationPictures, Inputs, Loaded, TrainingPictures, Transform, check_bad
+from .dataset import PictureDataset
 from .mixing import Mixing, check_even
 from .order import ALONE, EpochOrder, Place, Share
 from .pictures import PictureError
-from .seeds import seeded
+from .shard_stream import EvaluationStream, ShardOrder, TrainingStream
+from .shards import Shards
 
-Transform = Callable[[Image.Image], Tensor]
-Inputs = Tensor | tuple[Tensor, ...]  # images (N, C, S, S), or those and the extras of each, such as (N, 4) and (N, 3)
-
-PADDING = -1  # the label of what stands in for no picture, or for one that cannot be read
-MAX_IN_A_ROW = 50  # bad pictures that are replaced before something else must be wrong, as in the released code
-NO_PICTURE = Image.new("RGB", (64, 64))
-BAD_POLICIES = ("skip", "raise")
-_STREAM = 1  # sets the random numbers of transforms apart from those of mixing
 _KEPT_REASONS = 1000
 _GRACE_SECONDS = 30
 
@@ -55,19 +48,27 @@ class EvaluationBatch(NamedTuple):
     indices: Tensor
 
 
-class Loaded(NamedTuple):
-    """What a worker hands over: tensors, the reasons for what it left out, and what it failed with, if it did."""
+def make_order(
+    dataset: PictureDataset | Shards, batch_size: int, seed: int, share: Share = ALONE, *, own_part: bool = False
+) -> EpochOrder | ShardOrder:
+    """The order that fits a data set, for ``steps_per_epoch`` and for :func:`training_batches`.
 
-    inputs: Inputs
-    labels: Tensor
-    indices: Tensor
-    skipped: tuple[str, ...] = ()
-    failure: str | None = None
+    Args:
+        batch_size: pictures of a step, over all processes and accumulation.
+        own_part: each process keeps to a part of its own, as for pictures held in memory; see :class:`EpochOrder`.
+            Shards are always dealt out so.
+
+    Raises:
+        ValueError: the pictures do not fill a step.
+    """
+    if isinstance(dataset, Shards):
+        return ShardOrder(dataset, batch_size, seed, share)
+    return EpochOrder(len(dataset), batch_size, seed, share.world_size if own_part else 1)
 
 
 def training_batches(
-    dataset: PictureDataset,
-    order: EpochOrder,
+    dataset: PictureDataset | Shards,
+    order: EpochOrder | ShardOrder,
     transform: Transform,
     *,
     first_step: int = 0,
@@ -104,13 +105,20 @@ def training_batches(
     """
     check_bad(bad)
     size = share.micro_batch_size(order.batch_size)
-    if order.parts not in (1, share.world_size):
+    if isinstance(order, EpochOrder) and order.parts not in (1, share.world_size):
         raise ValueError(f"the order has {order.parts} parts, expected 1 or as many as processes, {share.world_size}")
     if mixing is not None:
         check_even(size)
-    places = _Places(order, first_step, last_step, share)
-    pictures = TrainingPictures(dataset, transform, order.seed, bad)
-    loader = make_loader(pictures, workers, prefetch, device, batch_sampler=places)
+    if isinstance(order, ShardOrder):
+        if order.share != share:
+            raise ValueError(f"the order was made for {order.share}, not for {share}")
+        stream = TrainingStream(order, transform, first_step, last_step, bad)
+        loader = make_loader(stream, workers, prefetch, device, batch_size=None)
+    else:
+        assert not isinstance(dataset, Shards)
+        places = _Places(order, first_step, last_step, share)
+        pictures = TrainingPictures(dataset, transform, order.seed, bad)
+        loader = make_loader(pictures, workers, prefetch, device, batch_sampler=places)
     return _received(iter(loader), first_step, share, skipped, mixing, device)
 
 
@@ -135,7 +143,7 @@ class EvaluationBatches:
 
 
 def evaluation_batches(
-    dataset: PictureDataset,
+    dataset: PictureDataset | Shards,
     transform: Transform,
     *,
     batch_size: int,
@@ -161,6 +169,10 @@ def evaluation_batches(
         raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
     if len(dataset) == 0:
         raise ValueError("there are no pictures to evaluate on")
+    if isinstance(dataset, Shards):
+        stream = EvaluationStream(dataset, transform, batch_size, share, bad, first_batch)
+        loader = make_loader(stream, workers, prefetch, device, persistent=True, batch_size=None)
+        return EvaluationBatches(loader, stream.batches, skipped, device)
     batches = evaluation_indices(len(dataset), batch_size, share)[first_batch:]
     pictures = EvaluationPictures(dataset, transform, bad)
     loader = make_loader(pictures, workers, prefetch, device, batch_sampler=batches, persistent=True)
@@ -175,53 +187,6 @@ def evaluation_indices(length: int, batch_size: int, share: Share) -> list[list[
     return [mine[start : start + batch_size] for start in range(0, slots, batch_size)]
 
 
-class TrainingPictures(Dataset):
-    """A batch for a list of places; lives in the workers."""
-
-    def __init__(self, dataset: PictureDataset, transform: Transform, seed: int, bad: str) -> None:
-        self.dataset, self.transform, self.seed, self.bad = dataset, transform, seed, bad
-
-    def __getitems__(self, places: list[Place]) -> Loaded:
-        reasons: list[str] = []
-        try:
-            samples = [(place, self._readable(place.picture, reasons)) for place in places]
-        except PictureError as error:
-            return failed(error)
-        changed = [(changed_at(place, sample, self.transform, self.seed), sample) for place, sample in samples]
-        return collated(changed, [place.picture for place in places], reasons)
-
-    def _readable(self, index: int, reasons: list[str]) -> Sample:
-        """The picture at ``index``, or the next one that can be read."""
-        for ahead in range(MAX_IN_A_ROW):
-            try:
-                return self.dataset.read((index + ahead) % len(self.dataset))
-            except PictureError as error:
-                if self.bad == "raise":
-                    raise
-                reasons.append(str(error))
-        raise too_many_bad(reasons)
-
-
-class EvaluationPictures(Dataset):
-    """A batch for a list of indices, -1 for padding; lives in the workers."""
-
-    def __init__(self, dataset: PictureDataset, transform: Transform, bad: str) -> None:
-        self.dataset, self.transform, self.bad = dataset, transform, bad
-
-    def __getitems__(self, indices: list[int]) -> Loaded:
-        samples: list[Sample | None] = []
-        reasons: list[str] = []
-        for index in indices:
-            try:
-                samples.append(self.dataset.read(index) if index != PADDING else None)
-            except PictureError as error:
-                if self.bad == "raise":
-                    return failed(error)
-                reasons.append(str(error))
-                samples.append(None)
-        return padded(samples, indices, self.transform, reasons)
-
-
 class _Places:
     """The batch sampler of training: places of each micro-batch."""
 
@@ -233,46 +198,6 @@ class _Places:
 
     def __len__(self) -> int:
         return max(0, self.last_step - self.first_step) * self.share.accumulation
-
-
-def changed_at(place: Place, sample: Sample, transform: Transform, seed: int) -> Tensor:
-    """The picture changed as its place in the run says."""
-    with seeded(_STREAM, seed, place.epoch, place.position):
-        return transform(sample.picture)
-
-
-def collated(changed: list[tuple[Tensor, Sample]], indices: list[int], reasons: list[str]) -> Loaded:
-    """Stack pictures, labels and extras."""
-    images = default_collate([tensor for tensor, _ in changed])
-    labels = torch.tensor([sample.label for _, sample in changed])
-    extras = tuple(torch.stack(rows) for rows in zip(*(sample.extras for _, sample in changed), strict=True))
-    return Loaded((images, *extras) if extras else images, labels, torch.tensor(indices), tuple(reasons))
-
-
-def padded(samples: list[Sample | None], indices: list[int], transform: Transform, reasons: list[str]) -> Loaded:
-    """As :func:`collated`, with zeros and label -1 where there is no sample."""
-    there = next((sample for sample in samples if sample is not None), None)
-    missing = Sample(NO_PICTURE, PADDING, () if there is None else tuple(map(torch.zeros_like, there.extras)))
-    full = [sample or missing for sample in samples]
-    changed = [(_blank(transform) if s is missing else transform(s.picture), s) for s in full]
-    kept = [PADDING if sample is missing else index for sample, index in zip(full, indices, strict=True)]
-    return collated(changed, kept, reasons)
-
-
-def _blank(transform: Transform) -> Tensor:
-    """Zeros in the shape that ``transform`` gives."""
-    return torch.zeros_like(transform(NO_PICTURE))
-
-
-def failed(error: Exception) -> Loaded:
-    """An error as data: raised by the process that asked, without the worker's traceback."""
-    nothing = torch.empty(0)
-    return Loaded(nothing, nothing, nothing, failure=str(error))
-
-
-def too_many_bad(reasons: list[str]) -> PictureError:
-    """When replacing a picture was given up."""
-    return PictureError(f"{MAX_IN_A_ROW} pictures in a row cannot be read, the last one {reasons[-1]}")
 
 
 def make_loader(
@@ -315,12 +240,6 @@ def moved(values: Any, device: torch.device | None) -> Any:
     if isinstance(values, Tensor):
         return values.to(device, non_blocking=True)
     return tuple(moved(value, device) for value in values)
-
-
-def check_bad(bad: str) -> None:
-    """ValueError for an unknown policy."""
-    if bad not in BAD_POLICIES:
-        raise ValueError(f"bad is {bad!r}, expected 'skip' or 'raise'")
 
 
 def _received(

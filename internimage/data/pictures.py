@@ -8,6 +8,8 @@ import time
 import urllib.error
 import urllib.request
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
@@ -68,7 +70,7 @@ def read_picture(source: str | Path, *, timeout: float = TIMEOUT_SECONDS, max_by
     """A picture, decoded and turned upright as its EXIF data says; the first frame where there are several.
 
     Args:
-        source: a path, an http(s) address, or "-" for standard input.
+        source: a path, ``archive.zip@inner/name``, an http(s) address, or "-" for standard input.
         timeout: seconds that an address may take, all in all.
         max_bytes: of a picture that comes from an address or standard input.
 
@@ -85,6 +87,8 @@ def read_picture(source: str | Path, *, timeout: float = TIMEOUT_SECONDS, max_by
             if pictures_below(Path(name)):
                 raise PictureError(f"{name}: a folder, expected one picture")
             raise PictureError(f"{name}: the folder holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        if (inside := _split_archive(name)) is not None:
+            return decode(io.BytesIO(_from_archive(*inside)), name)
         with open(name, "rb") as file:
             return decode(file, name)
     except PictureError:
@@ -124,6 +128,22 @@ def check_picture(picture: Image.Image, name: str) -> Image.Image:
     if picture.mode == "F" and not np.isfinite(np.asarray(picture)).all():
         raise PictureError(f"{name}: some of its values are NaN or infinite; replace them, as numpy.nan_to_num does")
     return picture
+
+
+def _split_archive(name: str) -> tuple[str, str] | None:
+    """``train.zip@a/b.jpg`` as archive and name inside; None for other names, and for a file that is called so."""
+    archive, mark, inner = name.partition(".zip@")
+    return (f"{archive}.zip", inner) if mark and not Path(name).exists() else None
+
+
+def _from_archive(archive: str, inner: str) -> bytes:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return opened.read(inner)
+    except KeyError as error:
+        raise PictureError(f"{archive}@{inner}: there is no such picture in the archive") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise PictureError(f"{archive}@{inner}: the archive is damaged or encrypted: {error}") from error
 
 
 def _from_standard_input(max_bytes: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..backbones.config import InternImageConfig
 from ..data.order import Share
 from ..devices import pick_dtype
-from ..models import InternImageClassifier
+from ..models import InternImageClassifier, get_config
 from ..recipes.classification import ClassificationRecipe
 from ..weights.own import ModelCard, save_model
 from .loop import on_device
@@ -38,8 +38,11 @@ class ClassificationTask:
     def make_model(self) -> InternImageClassifier:
         """The recipe's model with initial values that follow from its seed."""
         torch.manual_seed(self.recipe.seed)
-        config = replace(self.recipe.config, drop_path_rate=self.recipe.drop_path_rate)
-        return InternImageClassifier(config, len(self.source.class_names))
+        return InternImageClassifier(self._config(self.recipe.drop_path_rate), len(self.source.class_names))
+
+    def _config(self, drop_path_rate: float) -> InternImageConfig:
+        changes = {"in_chans": self.recipe.channels, "drop_path_rate": drop_path_rate, **self.recipe.model_changes}
+        return get_config(self.recipe.model, **changes)
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Any, Tensor]]:
         """Inputs and targets: classes (n,), or shares of classes (n, classes) where pictures are mixed."""
@@ -76,7 +79,7 @@ class ClassificationTask:
         stored = pick_dtype(recipe.stored_dtype)
         card = ModelCard(
             name=recipe.model,
-            config=recipe.config,  # its drop path is of the recipe, not of the network
+            config=self._config(drop_path_rate=0.0),  # a rate is of the recipe, not of the network
             num_classes=len(names),
             preprocessing=recipe.preprocessing,
             class_names=names,

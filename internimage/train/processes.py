@@ -90,6 +90,13 @@ def started_processes(device: str | None = None) -> Processes:
     return Processes(rank=rank, world_size=world_size, local_rank=local_rank, device=where)
 
 
+def join_alone(processes: Processes) -> None:
+    """Where there is one process and no group, make one of it: engines that shard want a group whatever its size."""
+    if processes.world_size == 1 and not dist.is_initialized():
+        backend = "nccl" if processes.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
 def stop_processes() -> None:
     """Leave the group, so that no process waits for one that has ended."""
     if dist.is_available() and dist.is_initialized():

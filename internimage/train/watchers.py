@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from .curves import save_curves
 from .loop import Step
-from .metrics import draw_curve, write_metrics
+from .metrics import write_metrics
 from .state import TrainingState
 
 METRICS, CURVE, EVENTS = "metrics.csv", "curve.png", "tensorboard"
@@ -37,7 +38,7 @@ class Tables(Watching):
     def finished_epoch(self, state: TrainingState) -> None:
         """Write both anew."""
         write_metrics(state.history, self.folder / METRICS)
-        draw_curve(state.history, self.folder / CURVE)
+        save_curves(state.history, self.folder / CURVE)
 
 
 class BestWeights(Watching):

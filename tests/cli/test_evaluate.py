@@ -32,7 +32,7 @@ def test_json_and_the_table_of_classes(internimage, model, folder, tmp_path):
     got = internimage("evaluate", model, "--data", folder, "--json", "--per-class", tmp_path / "per-class.csv")
     assert got.code == 0 and got.json["pictures"] == 6 and 0 <= got.json["top1"] <= 100 and got.json["unreadable"] == []
     assert {entry["name"] for entry in got.json["classes"]} == set(NAMES)
-    assert (tmp_path / "per-class.csv").read_text().splitlines()[0] == "class,pictures,top1"
+    assert (tmp_path / "per-class.csv").read_text().splitlines()[0] == "class,pictures,top1,top5,taken_for,taken_times"
 
 
 def test_classes_taken_by_order_are_pointed_out(internimage, model, folder):
