@@ -80,7 +80,7 @@ def test_more_of_what_the_model_knows_keeps_its_classifier(internimage, model, f
     command = ("finetune", tmp_path / "more.json", "--model", model, "--epochs", 1, "--lr", 1e-9, "--json")
     got = internimage(*command)
     assert got.code == 0, got.err
-    before, after = (package.load(path, device="cpu").model.head.fc.bias for path in (model, got.json["model"]))
+    before, after = (package.load(path, device="cpu").model.head.fc.weight for path in (model, got.json["model"]))
     assert torch.allclose(before, after, atol=1e-6) and before.abs().max() > 1e-3
     assert package.load(got.json["model"], device="cpu").class_names == NAMES
 
