@@ -16,6 +16,7 @@ from .files import write_through
 
 STYLE = Path(__file__).parent / "assets" / "page.css"
 _MANY = 30  # rows of a table beyond which it scrolls
+_REASONS = 100  # of pictures that could not be read, so many are printed
 
 
 class Html(str):
@@ -62,6 +63,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequen
 def pairs_table(pairs: Mapping[str, object]) -> Html:
     """A table of what is called how."""
     return table(("", ""), pairs.items())
+
+
+def unreadable(reasons: Sequence[str]) -> Html:
+    """How many pictures could not be read, and why; nothing where all could."""
+    if not reasons:
+        return Html("")
+    rest = f", the first {_REASONS} of them" if len(reasons) > _REASONS else ""
+    words = f"{len(reasons):,} picture{'s' * (len(reasons) > 1)} could not be read and had no part in it{rest}:"
+    return Html(paragraph(words) + table(("why",), [(reason,) for reason in reasons[:_REASONS]]))
 
 
 def code(lines: Iterable[str]) -> Html:

@@ -11,11 +11,7 @@ import typer
 from . import options, training
 
 if TYPE_CHECKING:
-    from ..data.dataset import PictureDataset
     from ..recipes import ClassificationRecipe
-    from ..train.finetuning import Parts
-    from ..train.processes import Processes
-    from ..train.source import Source
 
 
 def finetune(
@@ -58,6 +54,7 @@ def finetune(
     auto_resume: training.AutoResume = False,
     workers: training.Workers = None,
     bad_pictures: training.BadPictures = "skip",
+    cache: training.Cache = "no",
     strategy: training.Strategy = None,
     offload: training.Offload = False,
     accumulation: training.Accumulation = 1,
@@ -89,6 +86,9 @@ def finetune(
     recipe = _overridden(recipe, {key: value for key, value in given.items() if value is not None}, set_ or [])
     folder = output or Path("runs") / f"finetune_{recipe.subject}"
     running = training.Running(
+        workers=workers,
+        bad_pictures=bad_pictures,
+        cache=cache,
         device=device,
         strategy=strategy,
         offload=offload,
@@ -103,10 +103,7 @@ def finetune(
         json=json,
     )
 
-    def open_source(processes: Processes) -> Source:
-        return _source(parts, recipe, processes)
-
-    raise typer.Exit(training.run(recipe, open_source, folder, running))
+    raise typer.Exit(training.run(recipe, folder, running, parts.from_files()))
 
 
 def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
@@ -115,31 +112,3 @@ def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: l
     if "lr" in given:  # both stay below it
         given |= {name: min(getattr(recipe, name), given["lr"]) for name in ("min_lr", "warmup_lr")}
     return override(replace(recipe, **given), settings)
-
-
-def _source(parts: Parts, recipe: ClassificationRecipe, processes: Processes) -> Source:
-    """The pictures in two parts: kept in memory, or read from files when they are due."""
-    from ..train.memory_source import PicturesInMemory
-
-    return PicturesInMemory(recipe, *parts.in_memory(recipe, _reader(processes)), processes.device)
-
-
-def _reader(processes: Processes) -> Any:
-    """Reads pictures into memory, with a bar, and a word on those that cannot be read."""
-    from ..data.in_memory import read_into_memory
-    from .output import messenger, text
-    from .progress import progress_bar
-
-    def read(dataset: PictureDataset, preprocessing: Any) -> Any:
-        bar = progress_bar("reading")
-        bar.disable = bar.disable or not processes.is_first
-        with bar:
-            task = bar.add_task("", total=None)
-            pictures = read_into_memory(
-                dataset, preprocessing, lambda done, total: bar.update(task, completed=done, total=total)
-            )
-        for reason in pictures.unreadable if processes.is_first else ():
-            messenger().print(text(f"skipped: {reason}"))
-        return pictures
-
-    return read

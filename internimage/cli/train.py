@@ -12,10 +12,7 @@ import typer
 from . import options, training
 
 if TYPE_CHECKING:
-    from ..data.labelled import LabelledImages
     from ..recipes import ClassificationRecipe
-    from ..train.processes import Processes
-    from ..train.source import Source
 
 
 def train(
@@ -70,6 +67,7 @@ def train(
     ] = None,
     workers: training.Workers = None,
     bad_pictures: training.BadPictures = "skip",
+    cache: training.Cache = "no",
     strategy: training.Strategy = None,
     offload: training.Offload = False,
     accumulation: training.Accumulation = 1,
@@ -114,6 +112,10 @@ def train(
         _print_slurm(chosen, folder, nodes, processes_per_node, device)
         return
     running = training.Running(
+        val=val or "",
+        workers=workers,
+        bad_pictures=bad_pictures,
+        cache=cache,
         device=device,
         strategy=strategy,
         offload=offload,
@@ -127,7 +129,7 @@ def train(
         auto_resume=auto_resume,
         json=json,
     )
-    raise typer.Exit(training.run(chosen, lambda processes: _source(chosen, processes), folder, running))
+    raise typer.Exit(training.run(chosen, folder, running))
 
 
 def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
@@ -161,7 +163,7 @@ def _print_slurm(recipe: ClassificationRecipe, folder: Path, nodes: int, per_nod
 
 
 def _recipe(name: str | None, data: str | None, download: Path | None, smoke: bool) -> ClassificationRecipe:
-    from ..data.classification import FASHION_MNIST
+    from ..data.formats import FASHION_MNIST
     from ..recipes import get_recipe
     from ..recipes.classification import smoke as cut_down
     from .data import fetch
@@ -177,24 +179,3 @@ def _recipe(name: str | None, data: str | None, download: Path | None, smoke: bo
     if not recipe.data:
         raise typer.BadParameter(f"the recipe {name} trains on your own pictures: give --data DIR")
     return recipe
-
-
-def _source(recipe: ClassificationRecipe, processes: Processes) -> Source:
-    """The pictures of the recipe, in two parts."""
-    from ..train.memory_source import PicturesInMemory, split_pictures
-
-    return PicturesInMemory(recipe, *split_pictures(recipe, _read(recipe, processes)), processes.device)
-
-
-def _read(recipe: ClassificationRecipe, processes: Processes) -> LabelledImages:
-    """The pictures, with a bar while files are read, and a word on those that cannot be."""
-    from ..train.memory_source import read_pictures
-    from .output import messenger, text
-    from .progress import progress_bar
-
-    with progress_bar("reading") as bar:
-        task = bar.add_task("", total=None)
-        pictures = read_pictures(recipe, lambda done, total: bar.update(task, completed=done, total=total))
-    for reason in pictures.unreadable if processes.is_first else ():
-        messenger().print(text(f"skipped: {reason}"))
-    return pictures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,6 +53,14 @@ BadPictures = Annotated[
     str,
     typer.Option("--bad-pictures", help="skip those that cannot be read, or raise.", rich_help_panel="Data"),
 ]
+Cache = Annotated[
+    str,
+    typer.Option(
+        "--cache",
+        help="Files kept in memory: no, full (all in each process) or part (its own).",
+        rich_help_panel="Data",
+    ),
+]
 Deterministic = Annotated[
     bool,
     typer.Option(
@@ -84,6 +91,10 @@ AutoResume = Annotated[
 class Running:
     """How a run is conducted; none of it changes what comes out, but for rounding in another order."""
 
+    val: str = ""
+    workers: int | None = None
+    bad_pictures: str = "skip"
+    cache: str = "no"
     device: str | None = None
     strategy: str | None = None
     offload: bool = False
@@ -98,13 +109,11 @@ class Running:
     json: bool = False
 
 
-def run(
-    recipe: ClassificationRecipe, open_source: Callable[[Processes], Source], folder: Path, running: Running
-) -> int:
+def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any = None) -> int:
     """Train and write; returns the exit code.
 
     Args:
-        open_source: the pictures, opened in every process.
+        parts: the pictures to learn from and those to measure on, where they are open already.
     """
     from ..train.processes import started_processes, stop_processes
 
@@ -113,9 +122,39 @@ def run(
         _check_output(folder, running, processes)
         if running.deterministic:
             _be_deterministic()
-        return _run(recipe, open_source(processes), folder, running, processes)
+        return _run(recipe, _open(recipe, running, processes, parts), folder, running, processes)
     finally:
         stop_processes()
+
+
+def _open(recipe: ClassificationRecipe, running: Running, processes: Processes, parts: Any) -> Source:
+    """The pictures, with a bar while files are read."""
+    from ..train.sources import Reading, open_source
+    from .progress import progress_bar
+
+    workers = default_workers(processes.world_size) if running.workers is None else running.workers
+    reading = Reading(
+        val=running.val,
+        workers=workers,
+        bad=running.bad_pictures,
+        cache=running.cache,
+        accumulation=running.accumulation,
+    )
+    bar = progress_bar("reading")
+    bar.disable = bar.disable or not processes.is_first
+    with bar:
+        task = bar.add_task("", total=None)
+        return open_source(
+            recipe, processes, reading, lambda done, total: bar.update(task, completed=done, total=total), parts
+        )
+
+
+def default_workers(processes: int) -> int:
+    """A reader for each core but one, shared out, at most eight; none where there is one core or two."""
+    import os
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, (cores - 1) // max(processes, 1)) if cores > 2 else 0
 
 
 def _check_output(folder: Path, running: Running, processes: Processes) -> None:
@@ -152,11 +191,12 @@ def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Ru
     from ..train.strategies import make_strategy
     from .output import messenger, text
 
-    task = ClassificationTask(recipe, source)
+    checkpoints = Checkpoints(folder, running.keep)
+    newest = checkpoints.newest()
+    task = ClassificationTask(recipe, source, fresh=newest is None)
     strategy = make_strategy(running.strategy, processes, running.offload, running.compile)
     state = new_state(task, recipe, strategy)
-    checkpoints = Checkpoints(folder, running.keep)
-    if newest := checkpoints.newest():
+    if newest:
         state.load(read_checkpoint(newest), newest)
     conduct = Conduct(
         accumulation=running.accumulation,
@@ -171,9 +211,13 @@ def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Ru
     make_folder(folder, "--output")
     err = messenger()
     err.print(text(introduction(task, state, folder)))
+    for line in task.remarks:
+        err.print(text(line))
     with StopOnSignal() as stop, Progress(state) as progress:
         finished = fit(state, checkpoints, [*writers(state, folder), progress], conduct, stop)
     weights = _final_weights(state)
+    for reason in task.source.skipped():
+        err.print(text(f"skipped: {reason}"))
     if not finished:
         err.print(text(f"stopped after step {state.step}; the same command with --resume continues"))
         return 128 + stop.signal if stop.signal else 1

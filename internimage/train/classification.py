@@ -28,20 +28,26 @@ class ClassificationTask:
     Args:
         recipe: what to train and how.
         source: the pictures.
+        fresh: whether the model starts from the recipe's pretrained weights; a run that goes on has its own.
+
+    Attributes:
+        remarks: what a person should know about the weights that training starts from.
     """
 
     score = "top1"
 
-    def __init__(self, recipe: ClassificationRecipe, source: Source) -> None:
-        self.recipe, self.source = recipe, source
+    def __init__(self, recipe: ClassificationRecipe, source: Source, fresh: bool = True) -> None:
+        self.recipe, self.source, self.fresh = recipe, source, fresh
+        self.remarks: list[str] = []
         self.steps_per_epoch, self.fingerprint = source.steps_per_epoch, source.fingerprint
 
     def make_model(self) -> InternImageClassifier:
-        """The recipe's model, from pretrained weights or from initial values that follow from its seed."""
+        """The recipe's model, with its pretrained weights or with initial values that follow from its seed."""
         torch.manual_seed(self.recipe.seed)
         model = InternImageClassifier(self._config(self.recipe.drop_path_rate), len(self.source.class_names))
-        if self.recipe.pretrained:
-            start_from_pretrained(model, self.recipe)
+        if self.fresh and self.recipe.pretrained:
+            report = start_from_pretrained(model, self.recipe)
+            self.remarks = [f"starts from {self.recipe.pretrained}", *report.converted, *report.notes]
         return model
 
     def _config(self, drop_path_rate: float) -> InternImageConfig:
@@ -60,7 +66,14 @@ class ClassificationTask:
         """Cross-entropy; label smoothing stands in the targets already where pictures are mixed."""
         inputs, targets = batch
         smoothing = 0.0 if targets.is_floating_point() else self.recipe.label_smoothing
-        return {"cross_entropy": F.cross_entropy(model(inputs).float(), targets, label_smoothing=smoothing)}
+        logits = self._logits(model, inputs).float()
+        return {"cross_entropy": F.cross_entropy(logits, targets, label_smoothing=smoothing)}
+
+    def _logits(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Date and place go to the models that take them."""
+        if isinstance(inputs, Tensor):
+            return model(inputs)
+        return model(*inputs) if self.recipe.metadata else model(inputs[0])
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, processes: Processes) -> dict[str, float]:
@@ -68,7 +81,7 @@ class ClassificationTask:
         sums = torch.zeros(4, dtype=torch.float64)
         for batch in self.source.evaluation_batches(processes):
             inputs, labels = on_device(batch, processes.device)
-            logits = model(inputs).float()
+            logits = self._logits(model, inputs).float()
             known = labels >= 0
             sums += _counts(logits[known], labels[known]).cpu()
         pictures, top1, top5, loss = processes.sum(sums).tolist()

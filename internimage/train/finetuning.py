@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,16 +12,12 @@ from ..backbones.config import SIZES, InternImageConfig
 from ..classifier import EMBEDDED, outline
 from ..data.dataset import PictureDataset, Subset, check_every_class
 from ..data.formats import has_split, open_dataset
-from ..data.labelled import LabelledImages
 from ..data.shards import Shards
 from ..data.split import stratified_split
-from ..data.transforms import Preprocessing
 from ..models import InternImageClassifier
 from ..recipes.classification import ClassificationRecipe
 from ..recipes.finetuning import finetuning_recipe, held_out_share
 from ..weights import catalog
-
-ReadIntoMemory = Callable[[PictureDataset, Preprocessing], LabelledImages]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +53,6 @@ class Parts:
             return self.pictures, self.val
         first, second = self.divide(self.pictures.labels)
         return Subset(self.pictures, first), Subset(self.pictures, second)
-
-    def in_memory(self, recipe: ClassificationRecipe, read: ReadIntoMemory) -> tuple[LabelledImages, LabelledImages]:
-        """The two parts, read and prepared as the model wants them."""
-        pictures = read(self.pictures, recipe.preprocessing)
-        if self.val is not None:
-            return pictures, read(self.val, recipe.preprocessing)
-        first, second = self.divide(pictures.labels)
-        return pictures.subset(first), pictures.subset(second)
 
 
 def open_parts(data: str, val: str | None = None, held_out: float | None = None, seed: int = 0) -> Parts:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from ..data.augment import augment, resize
-from ..data.classification import open_pictures
-from ..data.image_folder import ImageFolder, read_image_folder
 from ..data.labelled import LabelledImages
 from ..data.order import EpochOrder, Share
 from ..data.seeds import mixed, seeded
@@ -81,22 +79,6 @@ class PicturesInMemory:
     def _normalised(self, images: Tensor) -> Tensor:
         mean = torch.tensor(self.recipe.mean, device=self.device).view(-1, 1, 1)
         return (images - mean) / torch.tensor(self.recipe.std, device=self.device).view(-1, 1, 1)
-
-
-def read_pictures(
-    recipe: ClassificationRecipe, progress: Callable[[int, int], None] = lambda done, total: None
-) -> LabelledImages:
-    """All pictures of the recipe, as many channels as its model takes; unreadable ones are left out and named."""
-    pictures = open_pictures(recipe.data, "train")
-    if isinstance(pictures, ImageFolder):
-        return read_image_folder(pictures, recipe.preprocessing, progress)
-    assert isinstance(pictures, LabelledImages)
-    return pictures.with_channels(recipe.channels)
-
-
-def split_pictures(recipe: ClassificationRecipe, pictures: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-    """What is trained on and what is held out, at random by the recipe's seed."""
-    return pictures.split(round(len(pictures) * recipe.held_out), recipe.seed)
 
 
 def fingerprint(pictures: LabelledImages) -> str:

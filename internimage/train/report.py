@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..page import Html, code, drawing, figures, pairs_table, paragraph, section, table, write_page
+from ..page import Html, code, drawing, figures, pairs_table, paragraph, section, table, unreadable, write_page
 from .curves import draw_curves, is_loss, score_columns, words_for
-
-_SHOWN = 100  # pictures that were skipped whose reason is printed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +55,7 @@ def write_training_report(path: str | Path, run: Run) -> Path:
         _figures(run),
         section("How it went", _curves(run.history), _best_table(run.history)),
         section("What came out", table(("file", "holds"), run.files.items()), code(run.commands)),
-        section("Data", pairs_table(run.data), _skipped(run.skipped)),
+        section("Data", pairs_table(run.data), unreadable(run.skipped)),
         _recipe(run),
         section("Machine", pairs_table(run.machine)),
         section("Every epoch", _every_epoch(run.history)),
@@ -118,14 +116,6 @@ def _curves(history: Sequence[Mapping[str, float]]) -> Html:
 def _best_table(history: Sequence[Mapping[str, float]]) -> Html:
     rows = [(words_for(name), f"{value:.4g}", f"{epoch:g}") for name, (value, epoch) in best_values(history).items()]
     return table(("", "best", "in epoch"), rows, numbers=(1, 2))
-
-
-def _skipped(reasons: Sequence[str]) -> Html:
-    if not reasons:
-        return Html("")
-    rest = f", the first {_SHOWN} of them" if len(reasons) > _SHOWN else ""
-    words = f"{len(reasons):,} picture{'s' * (len(reasons) > 1)} could not be read and had no part in it{rest}:"
-    return Html(paragraph(words) + table(("why",), [(reason,) for reason in reasons[:_SHOWN]]))
 
 
 def _recipe(run: Run) -> Html:

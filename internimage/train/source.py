@@ -14,13 +14,16 @@ from .processes import Processes
 class Source(Protocol):
     """Labelled pictures in two parts: what is trained on, and what is held out.
 
-    ``held_out_count`` is the number of pictures held out; ``skipped`` says which could not be read, and why.
+    ``steps_per_epoch`` counts optimizer steps; ``fingerprint`` tells the pictures from others, in words.
     """
 
     class_names: tuple[str, ...]
     steps_per_epoch: int
     fingerprint: str
-    held_out_count: int
+
+    @property
+    def held_out_count(self) -> int:
+        """Pictures held out."""
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Any, Tensor]]:
         """Inputs and targets of each micro-batch of a process: labels (n,), or shares of classes (n, classes)."""

@@ -12,14 +12,16 @@ import internimage
 from internimage.data.augment import Augmentation
 from internimage.data.labelled import LabelledImages
 from internimage.data.order import Share
+from internimage.data.split import stratified_split
 from internimage.data.synthetic import synthetic_pictures
 from internimage.recipes import RECIPES, ClassificationRecipe, get_recipe
 from internimage.recipes.classification import smoke
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.classification import ClassificationTask
 from internimage.train.loop import fit, full_weights
-from internimage.train.memory_source import PicturesInMemory, fingerprint, read_pictures, split_pictures
+from internimage.train.memory_source import PicturesInMemory, fingerprint
 from internimage.train.processes import Processes
+from internimage.train.sources import Reading, open_source
 from internimage.train.state import new_state
 from internimage.train.strategies import make_strategy
 from internimage.weights.own import read_card
@@ -37,9 +39,14 @@ def recipe(**changes) -> ClassificationRecipe:
     )
 
 
+def parts(chosen: ClassificationRecipe, pictures: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    mine, held_out = stratified_split(pictures.labels, chosen.held_out, chosen.seed)
+    return pictures.subset(mine), pictures.subset(held_out)
+
+
 def task(chosen: ClassificationRecipe) -> ClassificationTask:
     pictures = synthetic_pictures(count=48, channels=chosen.channels)
-    return ClassificationTask(chosen, PicturesInMemory(chosen, *split_pictures(chosen, pictures), CPU))
+    return ClassificationTask(chosen, PicturesInMemory(chosen, *parts(chosen, pictures), CPU))
 
 
 def state_of(chosen: ClassificationRecipe):
@@ -73,7 +80,7 @@ def test_every_picture_is_seen_once_an_epoch_and_none_that_is_held_out():
     chosen = recipe(augmentation=Augmentation())
     pictures = synthetic_pictures(count=48)
     pictures.images[:, 0, 0, 0] = torch.arange(48, dtype=torch.uint8)  # each picture carries its number
-    made = ClassificationTask(chosen, PicturesInMemory(chosen, *split_pictures(chosen, pictures), CPU))
+    made = ClassificationTask(chosen, PicturesInMemory(chosen, *parts(chosen, pictures), CPU))
     mean, std = chosen.mean[0], chosen.std[0]
     orders = []
     for epoch in range(2):
@@ -194,6 +201,7 @@ def test_every_kind_of_recipe_can_be_made_and_cut_down(name):
     assert full.name == name and RECIPES[name].__doc__
     small = smoke(full)
     assert small.data == "synthetic" and small.name != name
-    pictures = read_pictures(small)
-    assert pictures.images.shape[1] == small.channels == full.preprocessing.channels
-    assert PicturesInMemory(small, *split_pictures(small, pictures), CPU).steps_per_epoch <= 10
+    source = open_source(small, ALONE, Reading())
+    inputs, targets = next(iter(source.batches(0, 1, Share())))
+    assert inputs.shape == (16, small.channels, 32, 32) and len(targets) == 16 and source.steps_per_epoch <= 10
+    assert targets.is_floating_point() == bool(small.mixing) and source.held_out_count == 24
