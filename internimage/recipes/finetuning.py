@@ -14,6 +14,7 @@ from .classification import ClassificationRecipe
 MOST_AT_ONCE = 64  # pictures of one step
 KEPT_IN_MEMORY = 96  # pixels: up to here all pictures are kept in memory, and changed as whole batches
 MANY_CLASSES = 1000  # weights that tell so many classes apart have seen enough of the world to keep most of it
+MOST_AVERAGED = 0.9999
 _SQUARE_ROOT_AT = 64  # the batch that the learning rates are for; they grow with its square root, as Adam's steps want
 
 
@@ -69,7 +70,7 @@ def finetuning_recipe(
       rectangle is erased. Pictures are never mixed, as in all released fine-tuning.
     - A step takes 64 pictures, or fewer so that an epoch has four steps or more. The learning rate is 5e-4 for 64
       pictures, 1e-4 for L and larger, and goes with the square root of the batch.
-    - The average of the weights spans two epochs.
+    - The average of the weights spans two epochs, at most 10,000 steps.
     - Weights that tell fewer than 1000 classes apart, such as those of the embedded model, know little of other
       pictures: nothing is frozen or slowed, the rate is 1e-3, and there are twice the epochs.
     - Pictures of up to 96 pixels, and those laid on black first, are kept in memory and changed as whole batches.
@@ -114,7 +115,7 @@ def finetuning_recipe(
         layer_decay=amount.layer_decay if knows_much else None,
         dcn_lr_mul=0.1 if knows_much else None,
         frozen_levels=amount.frozen_levels if knows_much else (),
-        ema_decay=_round(1 - 1 / (2 * max(pictures // batch_size, 1))),
+        ema_decay=min(_round(1 - 1 / (2 * max(pictures // batch_size, 1))), MOST_AVERAGED),
         ema_warmup=True,
         drop_path_rate=0.1 if knows_much else 0.05,
         grad_checkpointing=large,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
+
 import torch
 
 from ..classifier import source_of
@@ -23,9 +27,25 @@ def start_from_pretrained(model: InternImageClassifier, recipe: ClassificationRe
     """
     classifiers = [module for name, module in model.named_modules() if name in ("head.fc", "metadata.fc")]
     fresh = [{key: value.clone() for key, value in module.state_dict().items()} for module in classifiers]
-    report = load_weights(model, source_of(recipe.pretrained))
+    with _expecting_other_classes():
+        report = load_weights(model, source_of(recipe.pretrained))
     if recipe.head_start == "random" or report.kept_classifier:
         with torch.no_grad():
             for module, values in zip(classifiers, fresh, strict=True):
                 module.load_state_dict({key: value * recipe.head_init_scale for key, value in values.items()})
     return report
+
+
+@contextlib.contextmanager
+def _expecting_other_classes() -> Iterator[None]:
+    """No warning that the weights are for other classes: that is why there is training."""
+    logger = logging.getLogger("internimage")
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "the classifier keeps its own values" not in record.getMessage()
+
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
