@@ -31,7 +31,7 @@ def test_own_classes_from_a_file(internimage, model, folder):
     got = internimage("finetune", folder, "--model", model, "--epochs", 2, "--json", "--device", "cpu")
     assert got.code == 0, got.err
     assert got.json["model"] == "runs/finetune_pets/finetune.safetensors" and got.json["epoch"] == 2
-    assert "broken.png" in got.err and "16 pictures of 2 classes" in got.err and "4 more held out" in got.err
+    assert "broken.png" in got.err and "17 pictures of 2 classes" in got.err and "3 more held out" in got.err
     classifier = package.load(got.json["model"], device="cpu")
     assert classifier.class_names == ("dark", "light") and classifier.note == "trained on pets, 2 classes"
     assert classifier.preprocessing == package.load(model, device="cpu").preprocessing

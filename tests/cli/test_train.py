@@ -52,7 +52,7 @@ def test_smoke_writes_a_model_that_answers(internimage, tmp_path):
     assert got.code == 0 and got.json["steps"] == 8 and got.json["epoch"] == 2
     assert sorted(path.name for path in folder.iterdir()) == [
         "best.safetensors", "best_ema.safetensors", "checkpoint_00000008.pt", "curve.png",
-        "internimage_femto_smoke.safetensors", "metrics.csv", "tensorboard",
+        "internimage_femto_smoke.safetensors", "metrics.csv", "report.html", "tensorboard",
     ]  # fmt: skip
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"] and {"train_loss", "top1", "ema_top1", "lr", "seconds"} <= rows[
