@@ -103,7 +103,7 @@ def finetune(
         json=json,
     )
 
-    raise typer.Exit(training.run(recipe, folder, running, parts.from_files()))
+    raise typer.Exit(training.run(recipe, folder, running, parts.both()))
 
 
 def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
