@@ -274,7 +274,7 @@ def load(
     if backend is not None:
         named(BACKENDS, backend)  # before anything is downloaded
     name = None if name_or_path is None else str(name_or_path)
-    source = _source_of(name) if weights is None else str(weights)
+    source = source_of(name) if weights is None else str(weights)
     checkpoint = open_checkpoint(source)
     config, classes = _architecture(checkpoint, None if weights is None else name)
     with torch.device("meta"):  # the values come from the file, in the numbers asked for
@@ -283,7 +283,20 @@ def load(
     return _with_card(model, checkpoint) or _without_card(model, checkpoint, name)
 
 
-def _source_of(name: str | None) -> str:
+def outline(name_or_path: str | Path | None = None) -> Classifier:
+    """What :func:`load` gives, without the weights: its parameters are on the meta device and hold no values.
+
+    It says how pictures are prepared, what the classes are called and what the network is, and costs no memory.
+    """
+    name = None if name_or_path is None else str(name_or_path)
+    checkpoint = open_checkpoint(source_of(name))
+    config, classes = _architecture(checkpoint, None)
+    with torch.device("meta"):
+        model = InternImageClassifier(config, classes)
+    return _with_card(model, checkpoint) or _without_card(model, checkpoint, name)
+
+
+def source_of(name: str | None) -> str:
     """Where the weights of a name are: in the package, on the hub, or in the file of that name."""
     if name is not None and name != EMBEDDED:
         source = catalog.DEFAULTS.get(name, name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +13,7 @@ from PIL import Image
 from ._version import __version__
 from .classifier import Classifier, Prediction
 from .files import write_through
+from .page import STYLE, as_address
 
 TEMPLATE = Path(__file__).parent / "assets" / "demo" / "page.html"
 
@@ -40,6 +39,7 @@ def write_page(
     """Write the page; ``looks`` are drawings of sampling points, already saved. Returns ``path``."""
     parameters = sum(parameter.numel() for parameter in classifier.model.parameters())
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        style=STYLE.read_text(encoding="utf-8"),
         right=sum(shown.right for shown in pictures),
         total=len(pictures),
         name=escape(classifier.name),
@@ -71,10 +71,3 @@ def _card(shown: DemoPicture) -> str:
 def _drawing(path: Path) -> str:
     with Image.open(path) as picture:
         return f'<img src="{as_address(picture)}" alt="sampling points of {escape(path.stem)}">'
-
-
-def as_address(picture: Image.Image) -> str:
-    """A picture as a data: address."""
-    packed = io.BytesIO()
-    picture.save(packed, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(packed.getvalue()).decode("ascii")

@@ -17,7 +17,7 @@ from .backbones.features import FeatureExtractor
 from .backbones.internimage import InternImage, as_level_indices
 from .devices import pick_device
 from .heads.classification import ClipProjectorHead, ConvHead, LevelFusion, LinearHead
-from .heads.metadata import MetadataHead
+from .heads.metadata import MetadataHead, refuse_metadata
 from .ops.dcnv3.op import BACKENDS
 from .ops.dispatch import named
 
@@ -99,11 +99,10 @@ class InternImageClassifier(nn.Module):
         """
         logits = self.forward_head(self.forward_features(x))
         if self.metadata is None:
-            if temporal is not None or spatial is not None:
-                raise ValueError("temporal and spatial are for models with a branch for date and place; this has none")
+            refuse_metadata(temporal, spatial)
             return logits
-        added = self.metadata(temporal, spatial, len(x))
-        return logits + (added if logits.dim() == 2 else added[..., None, None])  # a map of logits without pooling
+        added = self.metadata(temporal, spatial, x.shape[0])
+        return logits + (added if self.head.global_pool else added[..., None, None])  # a map of logits without pooling
 
     def forward_intermediates(
         self,

@@ -17,6 +17,7 @@ from timm.models import (
     generate_default_cfgs,
     is_model,
     register_model,
+    register_notrace_function,
     register_notrace_module,
     resolve_pretrained_cfg,
 )
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from .backbones.internimage import Stem, as_level_indices
 from .heads.classification import LevelFusion
+from .heads.metadata import MetadataHead, refuse_metadata
 from .layers.dcnv4 import DCNv4
 from .layers.deform_conv import DCNv3
 from .layers.mlp import MLP
@@ -38,8 +40,10 @@ def register() -> list[str]:
     for name in list_models():
         if not is_model(name):
             register_model(_entry_point(name))
-    for module in (DCNv3, DCNv4, MLP, Stem, LevelFusion):  # they look at their inputs; symbolic tracing cannot follow
+    # they look at their inputs; symbolic tracing cannot follow
+    for module in (DCNv3, DCNv4, MLP, Stem, LevelFusion, MetadataHead):
         register_notrace_module(module)
+    register_notrace_function(refuse_metadata)
     return list_models()
 
 

@@ -36,3 +36,17 @@ def save_small_model(path: Path) -> Path:
     )
     save_model(path, model.state_dict(), card)
     return path
+
+
+def save_metadata_model(path: Path) -> Path:
+    """One with a branch for date and place that sways its answers."""
+    torch.manual_seed(0)
+    model = create_model(
+        "internimage_femto", num_classes=3, channels=16, depths=(1, 1, 1, 1), groups=(2, 2, 4, 4), use_metadata=True
+    )
+    assert isinstance(model, InternImageClassifier) and model.metadata is not None
+    torch.nn.init.normal_(model.metadata.fc.weight)
+    preprocessing = Preprocessing(image_size=32, mode="L", mean=(0.3,), std=(0.3,))
+    card = ModelCard(name="dated", config=model.config, num_classes=3, class_names=NAMES, preprocessing=preprocessing)
+    save_model(path, model.state_dict(), card)
+    return path

@@ -171,7 +171,8 @@ def test_every_block_is_known():
 
 def test_the_model_table_is_the_catalog():
     rows = re.findall(r"^\| `(\w+)` \| ([\d,.]+) M \| `(\w+)` \| (\d+) \| ([\d.]+) % \|$", TEXT, re.MULTILINE)
-    assert {row[0]: row[2] for row in rows} == catalog.DEFAULTS
+    of_imagenet = {name: file for name, file in catalog.DEFAULTS.items() if name != "internimage_h_meta"}
+    assert {row[0]: row[2] for row in rows} == of_imagenet
     for _, params, weights, side, top1 in rows:
         entry = catalog.get(weights)
         assert (params, int(side), float(top1)) == (

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..canvas import Canvas, Color
 from ..draw import ACCENT, ACCENT_SOFT, GREY, INK, PAPER, RULE
 from . import op_tables, report, targets
-from .canvas import Canvas, Color, picture_format
 from .labels import FREE, ON_GRID_SAMPLE
 from .operators import OURS
 from .shapes import parse_attention
 from .table import number
 from .work import BOTH, FORWARD
-
-__all__ = ["draw", "picture_format", "save"]
 
 Row = dict[str, Any]
 WIDTH, MARGIN, GAP = 1280, 40, 48

@@ -272,10 +272,10 @@ def _check(output: Path | None, markdown: Path | None, plot: Path | None) -> Non
     from ..files import check_file, make_folder
 
     if plot is not None:
-        from ..bench import chart
+        from ..canvas import picture_format
 
         check_file(plot, "--plot")
-        chart.picture_format(plot)
+        picture_format(plot, "--plot")
     if markdown is not None:
         check_file(markdown, "--markdown")
     if output is not None:

@@ -2,78 +2,168 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import options
+from . import options, training
 
 if TYPE_CHECKING:
-    import torch
-
-    from ..data.labelled import LabelledImages
     from ..recipes import ClassificationRecipe
-    from ..train.checkpoint import TrainingState
-    from ..train.classification import ClassificationTask
-
-CHECKPOINT, METRICS, CURVE = "checkpoint.pt", "metrics.csv", "curve.png"
 
 
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="[RECIPE]", help="internimage_femto, or own_pictures, which --data DIR alone means."),
+        typer.Argument(
+            metavar="[RECIPE]", help="One of `internimage recipes list`; own_pictures for --data DIR alone."
+        ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="DIR|fashion-mnist", help="A folder of class folders, or Fashion-MNIST."),
+        typer.Option(
+            "--data",
+            metavar="DIR|FILE|NAME",
+            help="Pictures to train on, instead of the recipe's: class folders, a list, shards, ...",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    val: Annotated[
+        str | None,
+        typer.Option(
+            "--val", metavar="DIR|FILE|NAME", help="What to measure on; else part of --data.", rich_help_panel="Data"
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Where to write; runs/RECIPE unless given.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output, exactly.")] = False,
+    resume: training.Resume = False,
+    auto_resume: training.AutoResume = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="A tiny run on made-up pictures, to see that it works.")
     ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value for a field of the recipe; may come again."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images of one step over all processes.")
+    ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate, instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Another seed, another run.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, or bfloat16 or float16 for autocast.")] = None,
     download: Annotated[
         Path | None,
-        typer.Option("--download", metavar="DIR", help="Fetch Fashion-MNIST into this folder first (30 MB)."),
+        typer.Option(
+            "--download",
+            metavar="DIR",
+            help="Fetch Fashion-MNIST into this folder first (30 MB).",
+            rich_help_panel="Data",
+        ),
     ] = None,
+    workers: training.Workers = None,
+    bad_pictures: training.BadPictures = "skip",
+    cache: training.Cache = "no",
+    strategy: training.Strategy = None,
+    offload: training.Offload = False,
+    accumulation: training.Accumulation = 1,
+    compile: training.Compile = False,
+    deterministic: training.Deterministic = False,
+    save_every: training.SaveEvery = 0,
+    keep: training.Keep = 2,
+    evaluate_every: training.EvaluateEvery = 1,
+    print_slurm: Annotated[
+        bool,
+        typer.Option(
+            "--print-slurm",
+            help="Print a batch script that runs this command on a cluster, and stop.",
+            rich_help_panel="Scale",
+        ),
+    ] = False,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Of that script.", rich_help_panel="Scale")] = 1,
+    processes_per_node: Annotated[
+        int, typer.Option("--processes-per-node", min=1, help="Of that script: cards.", rich_help_panel="Scale")
+    ] = 8,
     json: options.Json = False,
     device: options.Device = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, or bfloat16 for autocast.")] = "float32",
 ) -> None:
-    """Train a classifier by a recipe.
+    """Train a classifier by a recipe, on one processor or on many cards.
 
     Writes the trained model as one file that classify, evaluate and internimage.load take.
 
-    Beside it: metrics.csv and curve.png after each epoch, and a checkpoint every two minutes
-    and on Ctrl-C, from which --resume continues.
+    Beside it: the best weights so far, metrics.csv, curve.png and TensorBoard's events, and checkpoints every two
+    minutes and on Ctrl-C or SIGTERM, from which --resume continues bit for bit.
+
+    Several processes: torchrun --nproc-per-node 8 -m internimage train RECIPE ..., accelerate launch or --print-slurm.
 
     Example, with a folder a class in pictures/: [bold]internimage train --data pictures/ --epochs 20[/bold]
     """
-    from ..devices import pick_device
-
     if recipe is None and data is None and not smoke:
-        raise typer.BadParameter("name a recipe, internimage_femto or own_pictures, or give --data DIR")
+        raise typer.BadParameter("name a recipe (`internimage recipes list`), or give --data DIR")
     chosen = _recipe(recipe, data, download, smoke)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "dtype": dtype}
-    chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    chosen = _overridden(chosen, {key: value for key, value in given.items() if value is not None}, set_ or [])
     folder = output or Path("runs") / chosen.name
-    _check_output(folder, resume)
-    where = pick_device(device)
-    raise typer.Exit(_run(chosen, folder, where, resume, json))
+    if print_slurm:
+        _print_slurm(chosen, folder, nodes, processes_per_node, device)
+        return
+    running = training.Running(
+        val=val or "",
+        workers=workers,
+        bad_pictures=bad_pictures,
+        cache=cache,
+        device=device,
+        strategy=strategy,
+        offload=offload,
+        accumulation=accumulation,
+        compile=compile,
+        deterministic=deterministic,
+        save_every=save_every,
+        keep=keep,
+        evaluate_every=evaluate_every,
+        resume=resume,
+        auto_resume=auto_resume,
+        json=json,
+    )
+    raise typer.Exit(training.run(chosen, folder, running))
+
+
+def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
+    if settings:
+        from ..recipes.overrides import override
+
+        recipe = override(recipe, settings)
+    return replace(recipe, **given)
+
+
+def _print_slurm(recipe: ClassificationRecipe, folder: Path, nodes: int, per_node: int, device: str | None) -> None:
+    """The script for the command as it was typed, without what makes the script."""
+    from ..train.slurm import slurm_script
+
+    words, skip = [], False
+    for word in sys.argv[1:]:
+        name = word.split("=")[0]
+        if skip or name in ("--print-slurm", "--nodes", "--processes-per-node"):
+            skip = not skip and name != "--print-slurm" and "=" not in word
+            continue
+        words.append(word)
+    if "--auto-resume" not in words:
+        words.append("--auto-resume")
+    command = ["python", "-m", "internimage", *words]
+    print(
+        slurm_script(
+            command, str(folder), name=recipe.name, nodes=nodes, processes_per_node=per_node, cards=device != "cpu"
+        ),
+        end="",
+    )
 
 
 def _recipe(name: str | None, data: str | None, download: Path | None, smoke: bool) -> ClassificationRecipe:
-    from ..data.classification import FASHION_MNIST
+    from ..data.formats import FASHION_MNIST
     from ..recipes import get_recipe
     from ..recipes.classification import smoke as cut_down
     from .data import fetch
@@ -89,115 +179,3 @@ def _recipe(name: str | None, data: str | None, download: Path | None, smoke: bo
     if not recipe.data:
         raise typer.BadParameter(f"the recipe {name} trains on your own pictures: give --data DIR")
     return recipe
-
-
-def _check_output(folder: Path, resume: bool) -> None:
-    """Refuse before any work what would only fail, or destroy a run, later."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file, expected a folder")
-    if (folder / CHECKPOINT).exists() and not resume:
-        raise ValueError(f"{folder} holds a run already; continue it with --resume, or choose another --output")
-    if resume and not (folder / CHECKPOINT).exists():
-        raise FileNotFoundError(f"there is nothing to resume in {folder}; leave out --resume to start")
-
-
-def _run(recipe: ClassificationRecipe, folder: Path, device: torch.device, resume: bool, json: bool) -> int:
-    """Train and write; returns the exit code."""
-    from ..files import make_folder
-    from ..train.classification import ClassificationTask, save_classifier, split_pictures
-    from ..train.interrupt import StopOnSignal
-    from ..train.loop import fit, new_state
-    from .output import messenger, print_json, printer, text
-
-    task = ClassificationTask(recipe, *split_pictures(recipe, _read(recipe)), device)
-    state = new_state(task, recipe)
-    if resume:
-        state.load(folder / CHECKPOINT)
-    make_folder(folder, "--output")
-    err = messenger()
-    err.print(text(_introduction(task, state, folder)))
-    with StopOnSignal() as stop, _Report(task, folder, state.step) as report:
-        finished = fit(task, state, folder / CHECKPOINT, report, stop)
-    model = folder / f"{recipe.name}.safetensors"
-    if not finished:
-        err.print(text(f"stopped after step {state.step}; the same command with --resume continues"))
-        return 128 + stop.signal
-    save_classifier(task, state, model)
-    last = state.history[-1]
-    if json:
-        print_json({"recipe": recipe.name, "model": str(model), "steps": state.step, **last})
-    else:
-        score = f", top-1 {last['top1']:.2f} % of {len(task.held_out):,} held-out pictures" if "top1" in last else ""
-        printer().print(text(f"{model}: {state.step:,} steps in {state.seconds / 60:.1f} minutes{score}"))
-    return 0
-
-
-def _read(recipe: ClassificationRecipe) -> LabelledImages:
-    """The pictures, with a bar while files are read, and a word on those that cannot be."""
-    from ..train.classification import read_pictures
-    from .output import messenger, text
-    from .progress import progress_bar
-
-    with progress_bar("reading") as bar:
-        task = bar.add_task("", total=None)
-        pictures = read_pictures(recipe, lambda done, total: bar.update(task, completed=done, total=total))
-    for reason in pictures.unreadable:
-        messenger().print(text(f"skipped: {reason}"))
-    return pictures
-
-
-def _introduction(task: ClassificationTask, state: TrainingState, folder: Path) -> str:
-    parameters = sum(parameter.numel() for parameter in task.model.parameters())
-    start = f", from step {state.step}" if state.step else ""
-    return (
-        f"{task.recipe.name}: {parameters:,} parameters, {len(task.trained_on):,} pictures of "
-        f"{len(task.trained_on.class_names)} classes, {len(task.held_out):,} more held out, "
-        f"{task.recipe.epochs} epochs of {task.steps_per_epoch} steps{start}; writing to {folder}"
-    )
-
-
-class _Report:
-    """Shows how it goes, and writes the table and the curve after each epoch."""
-
-    def __init__(self, task: ClassificationTask, folder: Path, step: int) -> None:
-        from .progress import progress_bar
-
-        self.recipe, self.folder = task.recipe, folder
-        self.bar = progress_bar("training")
-        self.line = self.bar.add_task("", total=task.recipe.epochs * task.steps_per_epoch, completed=step)
-        self.rate, self.loss, self.last = 0.0, 0.0, time.perf_counter()
-
-    def __enter__(self) -> _Report:
-        self.bar.start()
-        self.last = time.perf_counter()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def stepped(self, state: TrainingState, loss: float) -> None:
-        """Smoothed loss and images a second."""
-        now = time.perf_counter()
-        rate = self.recipe.batch_size / (now - self.last)
-        self.rate = rate if not self.rate else 0.95 * self.rate + 0.05 * rate
-        self.loss = loss if not self.loss else 0.95 * self.loss + 0.05 * loss
-        self.last = now
-        self.bar.update(self.line, completed=state.step, description=f"loss {self.loss:.3f}, {self.rate:.0f} images/s")
-
-    def finished_epoch(self, state: TrainingState) -> None:
-        """A line, the table and the curve."""
-        from ..train.metrics import draw_curve, write_metrics
-        from .output import text
-
-        row = state.history[-1]
-        score = f", top-1 {row['top1']:.2f} % of the held-out pictures" if "top1" in row else ""
-        left = state.seconds / row["epoch"] * (self.recipe.epochs - row["epoch"]) / 60
-        self.bar.console.print(
-            text(
-                f"epoch {row['epoch']:g} of {self.recipe.epochs}: loss {row['train_loss']:.3f}{score}, {self.rate:.0f} "
-                f"images/s, {left:.0f} minutes left"
-            )
-        )
-        write_metrics(state.history, self.folder / METRICS)
-        draw_curve(state.history, self.folder / CURVE)
-        self.last = time.perf_counter()

@@ -6,15 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import torch
-
+from .in_memory import read_into_memory
 from .labelled import LabelledImages
-from .pictures import SUFFIXES, PictureError, read_picture
+from .pictures import SUFFIXES
 from .stored import StoredPictures
 from .transforms import Preprocessing
-
-MAX_BYTES_IN_MEMORY = 8 * 2**30
 
 
 class ImageFolder(StoredPictures):
@@ -76,36 +72,5 @@ def _raise(error: OSError) -> None:
 def read_image_folder(
     folder: ImageFolder, preprocessing: Preprocessing, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> LabelledImages:
-    """Read all pictures into memory, framed as ``preprocessing`` does; unreadable ones are left out and named.
-
-    Raises:
-        ValueError: they do not fit into 8 GiB, or a class has no readable picture.
-    """
-    size, channels = preprocessing.image_size, preprocessing.channels
-    needed = len(folder) * channels * size * size
-    if needed > MAX_BYTES_IN_MEMORY:
-        raise ValueError(
-            f"{len(folder):,} pictures of {size}x{size} take {needed / 2**30:.0f} GiB and are kept in memory, at most "
-            f"{MAX_BYTES_IN_MEMORY / 2**30:.0f}; take fewer or smaller ones"
-        )
-    images = torch.empty(len(folder), channels, size, size, dtype=torch.uint8)
-    labels: list[int] = []
-    unreadable: list[str] = []
-    for number, (path, label) in enumerate(folder.samples(), start=1):
-        try:
-            picture = preprocessing.frame(read_picture(path))
-            pixels = np.array(picture, dtype=np.uint8).reshape(size, size, channels)
-            images[len(labels)] = torch.from_numpy(pixels).permute(2, 0, 1)
-            labels.append(label)
-        except PictureError as error:
-            unreadable.append(str(error))
-        progress(number, len(folder))
-    for label, name in enumerate(folder.class_names):
-        if label not in labels:
-            raise ValueError(f"none of the pictures of class {name!r} can be read, such as {unreadable[0]}")
-    return LabelledImages(
-        images=images[: len(labels)].clone(),
-        labels=torch.tensor(labels),
-        class_names=folder.class_names,
-        unreadable=tuple(unreadable),
-    )
+    """Read all pictures into memory; see :func:`~internimage.data.in_memory.read_into_memory`."""
+    return read_into_memory(folder, preprocessing, progress)

@@ -17,6 +17,15 @@ TEMPORAL, SPATIAL = 4, 3  # numbers of a date and of a place
 WIDTH = 64
 
 
+def refuse_metadata(temporal: Tensor | None, spatial: Tensor | None) -> None:
+    """ValueError if there is any: for models without the branch."""
+    if temporal is not None or spatial is not None:
+        raise ValueError(
+            "temporal and spatial are for models with a branch for date and place, such as internimage_h_meta; this "
+            "one has none"
+        )
+
+
 class MetadataEncoder(nn.Module):
     """(N, in_features) to (N, width): linear, ReLU, norm, and a residual block of two such.
 

@@ -1,5 +1,8 @@
 """What to train and how: a function a recipe, each telling its cost and its result."""
 
-from .classification import RECIPES, ClassificationRecipe, get_recipe
+from .augmentation import Mixing, Transform
+from .catalog import RECIPES, get_recipe
+from .classification import ClassificationRecipe
+from .overrides import differences, override
 
-__all__ = ["RECIPES", "ClassificationRecipe", "get_recipe"]
+__all__ = ["RECIPES", "ClassificationRecipe", "Mixing", "Transform", "differences", "get_recipe", "override"]

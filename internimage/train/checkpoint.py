@@ -1,88 +1,68 @@
-"""What a resumed run needs, as one object and one file."""
+"""What a resumed run needs, in one file, whatever engine wrote it; and the folder that keeps the last of them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..files import write_through
-from .ema import WeightAverage
-from .plan import TrainingPlan
 
-_FORMAT = "internimage training state 1"
+FORMAT = "internimage training state 2"
+_NAME = re.compile(r"checkpoint_(\d{8,})\.pt")
 
 
-@dataclass(kw_only=True)
-class TrainingState:
-    """Everything that changes while training, and what it was started with.
+class Checkpoints:
+    """The checkpoints of a run: ``checkpoint_00001234.pt``, named by the steps done, of which the last ``keep`` stay.
 
-    ``data`` tells the data apart from other data; ``step`` counts finished steps; ``history`` has a row an epoch;
-    ``running_loss`` is the sum of the losses of this epoch; ``seconds`` is the time spent so far.
+    A file of this name is always whole: it is written under another name, flushed to the disk, and renamed.
     """
 
-    plan: TrainingPlan
-    data: str
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: WeightAverage | None
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    running_loss: float = 0.0
-    seconds: float = 0.0
+    def __init__(self, folder: str | Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep is {keep}, expected 1 or more checkpoints")
+        self.folder, self.keep = Path(folder), keep
 
-    def best_model(self) -> nn.Module:
-        """The averaged model where there is one."""
-        return self.model if self.average is None else self.average.model
-
-    def save(self, path: str | Path) -> None:
-        """Write a file that :meth:`load` reads."""
-        with write_through(path) as temporary:
-            torch.save({"format": _FORMAT, **self._contents()}, temporary)
-
-    def load(self, path: str | Path) -> None:
-        """Continue from a file of :meth:`save`.
+    def save(self, contents: Mapping[str, Any]) -> Path:
+        """Write one of ``contents["step"]`` steps, then remove what is older than the last ``keep``.
 
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is no such file, or was written under another plan or on other data; the message says what
-                differs.
+            OSError: the disk is full or cannot be written; those before are as they were.
         """
-        saved = read_state(path)
-        differences = self.plan.differences(saved["plan"])
-        if saved["data"] != self.data:
-            differences.append(f"the data is {self.data}, was {saved['data']}")
-        if differences:
-            raise ValueError(
-                f"{path} was trained otherwise ({'; '.join(differences)}); resume with the same recipe and options, "
-                "or start afresh in another --output"
-            )
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.average is not None:
-            self.average.model.load_state_dict(saved["average"])
-        self.step, self.history = saved["step"], saved["history"]
-        self.running_loss, self.seconds = saved["running_loss"], saved["seconds"]
+        path = self.folder / f"checkpoint_{contents['step']:08d}.pt"
+        with write_through(path) as temporary:
+            with open(temporary, "wb") as file:
+                torch.save({"format": FORMAT, **contents}, file)
+                file.flush()
+                os.fsync(file.fileno())
+        for old in self.all()[: -self.keep]:
+            old.unlink(missing_ok=True)
+        return path
 
-    def _contents(self) -> dict[str, Any]:
-        return {
-            "plan": asdict(self.plan),
-            "data": self.data,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "step": self.step,
-            "history": self.history,
-            "running_loss": self.running_loss,
-            "seconds": self.seconds,
-        }
+    def all(self) -> list[Path]:
+        """By the number of steps, the newest last."""
+        if not self.folder.is_dir():
+            return []
+        found = [(int(match.group(1)), path) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+        return [path for _, path in sorted(found)]
+
+    def newest(self) -> Path | None:
+        """The one to resume from, if there is any."""
+        found = self.all()
+        return found[-1] if found else None
 
 
-def read_state(path: str | Path) -> dict[str, Any]:
-    """The contents of a file of :meth:`TrainingState.save`; nothing in it is executed."""
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The contents of a file of :meth:`Checkpoints.save`; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no such file.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}; start without --resume")
@@ -90,6 +70,6 @@ def read_state(path: str | Path) -> dict[str, Any]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for what is no file of its own
         raise ValueError(f"{path} is not a training checkpoint: {str(error).splitlines()[0]}") from error
-    if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
-        raise ValueError(f"{path} is not a training checkpoint of internimage; those are named checkpoint.pt")
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a training checkpoint of internimage; those are named checkpoint_STEP.pt")
     return saved

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.augment import augment, resize
-from ..data.classification import open_pictures
-from ..data.image_folder import ImageFolder, read_image_folder
-from ..data.labelled import LabelledImages
+from ..backbones.config import InternImageConfig
+from ..data.order import Share
 from ..devices import pick_dtype
 from ..models import InternImageClassifier, get_config
 from ..recipes.classification import ClassificationRecipe
 from ..weights.own import ModelCard, save_model
-from .checkpoint import TrainingState
-
-_EVALUATION_BATCH = 250
+from .loop import on_device
+from .pretrained import start_from_pretrained
+from .processes import Processes
+from .source import Source
 
 
 class ClassificationTask:
@@ -29,103 +27,87 @@ class ClassificationTask:
 
     Args:
         recipe: what to train and how.
-        trained_on, held_out: the two parts of the pictures; ``held_out`` may be empty.
-        device: where the model runs.
+        source: the pictures.
+        fresh: whether the model starts from the recipe's pretrained weights; a run that goes on has its own.
+
+    Attributes:
+        remarks: what a person should know about the weights that training starts from.
     """
 
-    def __init__(
-        self, recipe: ClassificationRecipe, trained_on: LabelledImages, held_out: LabelledImages, device: torch.device
-    ) -> None:
-        if len(trained_on.class_names) < 2:
-            raise ValueError(
-                f"all pictures are of one class, {trained_on.class_names[0]!r}; expected a folder a class, two or more"
-            )
-        self.recipe, self.trained_on, self.held_out, self.device = recipe, trained_on, held_out, device
-        self.model = make_model(recipe, len(trained_on.class_names)).to(device)
-        self.steps_per_epoch = max(1, len(trained_on) // recipe.batch_size)
-        self.fingerprint = fingerprint(trained_on)
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+    score = "top1"
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """The changed and normalised pictures (N, C, S, S) and labels (N,) of a step."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
-            self._order = (epoch, torch.randperm(len(self.trained_on), generator=generator))
-        chosen = self._order[1][index * self.recipe.batch_size :][: self.recipe.batch_size]
-        images = self.trained_on.images[chosen].to(self.device).float() / 255
-        images = augment(images, self.recipe.image_size_at(epoch), self.recipe.augmentation)
-        return self._normalise(images), self.trained_on.labels[chosen].to(self.device)
+    def __init__(self, recipe: ClassificationRecipe, source: Source, fresh: bool = True) -> None:
+        self.recipe, self.source, self.fresh = recipe, source, fresh
+        self.remarks: list[str] = []
+        self.steps_per_epoch, self.fingerprint = source.steps_per_epoch, source.fingerprint
 
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross-entropy with label smoothing."""
-        images, labels = batch
-        return F.cross_entropy(model(images).float(), labels, label_smoothing=self.recipe.label_smoothing)
+    def make_model(self) -> InternImageClassifier:
+        """The recipe's model, with its pretrained weights or with initial values that follow from its seed."""
+        torch.manual_seed(self.recipe.seed)
+        model = InternImageClassifier(self._config(self.recipe.drop_path_rate), len(self.source.class_names))
+        if self.fresh and self.recipe.pretrained:
+            report = start_from_pretrained(model, self.recipe)
+            self.remarks = [f"starts from {self.recipe.pretrained}", *report.converted, *report.notes]
+        return model
+
+    def _config(self, drop_path_rate: float) -> InternImageConfig:
+        changes = {"in_chans": self.recipe.channels, "drop_path_rate": drop_path_rate, **self.recipe.model_changes}
+        return get_config(self.recipe.model, **changes)
+
+    def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Any, Tensor]]:
+        """Inputs and targets: classes (n,), or shares of classes (n, classes) where pictures are mixed."""
+        return self.source.batches(first_step, last_step, share)
+
+    def images_in(self, batch: tuple[Any, Tensor]) -> int:
+        """How many pictures a micro-batch holds."""
+        return len(batch[1])
+
+    def loss(self, model: nn.Module, batch: tuple[Any, Tensor]) -> dict[str, Tensor]:
+        """Cross-entropy; label smoothing stands in the targets already where pictures are mixed."""
+        inputs, targets = batch
+        smoothing = 0.0 if targets.is_floating_point() else self.recipe.label_smoothing
+        logits = self._logits(model, inputs).float()
+        return {"cross_entropy": F.cross_entropy(logits, targets, label_smoothing=smoothing)}
+
+    def _logits(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Date and place go to the models that take them."""
+        if isinstance(inputs, Tensor):
+            return model(inputs)
+        return model(*inputs) if self.recipe.metadata else model(inputs[0])
 
     @torch.inference_mode()
-    def evaluate(self, model: nn.Module, epoch: int) -> dict[str, float]:
-        """``top1`` of the held-out pictures after an epoch, at the size trained with, in percent."""
-        if not len(self.held_out):
+    def evaluate(self, model: nn.Module, processes: Processes) -> dict[str, float]:
+        """``top1`` and, for more than five classes, ``top5`` of the pictures held out, in percent; their ``loss``."""
+        sums = torch.zeros(4, dtype=torch.float64)
+        for batch in self.source.evaluation_batches(processes):
+            inputs, labels = on_device(batch, processes.device)
+            logits = self._logits(model, inputs).float()
+            known = labels >= 0
+            sums += _counts(logits[known], labels[known]).cpu()
+        pictures, top1, top5, loss = processes.sum(sums).tolist()
+        if not pictures:
             return {}
-        model.eval()
-        size, right = self.recipe.image_size_at(max(epoch - 1, 0)), 0
-        for start in range(0, len(self.held_out), _EVALUATION_BATCH):
-            images = self.held_out.images[start : start + _EVALUATION_BATCH].to(self.device).float() / 255
-            labels = self.held_out.labels[start : start + _EVALUATION_BATCH].to(self.device)
-            logits = model(self._normalise(resize(images, size)))
-            right += int((logits.argmax(1) == labels).sum())
-        return {"top1": 100 * right / len(self.held_out)}
+        scores = {"top1": 100 * top1 / pictures, "loss": loss / pictures}
+        return {**scores, "top5": 100 * top5 / pictures} if len(self.source.class_names) > 5 else scores
 
-    def _normalise(self, images: Tensor) -> Tensor:
-        mean = torch.tensor(self.recipe.mean, device=self.device).view(-1, 1, 1)
-        return (images - mean) / torch.tensor(self.recipe.std, device=self.device).view(-1, 1, 1)
-
-
-def make_model(recipe: ClassificationRecipe, num_classes: int) -> InternImageClassifier:
-    """The recipe's model with initial values that follow from its seed."""
-    torch.manual_seed(recipe.seed)
-    config = get_config(recipe.model, in_chans=recipe.channels, drop_path_rate=recipe.drop_path_rate)
-    return InternImageClassifier(config, num_classes)
+    def save(self, path: str | Path, weights: Mapping[str, Tensor], scores: Mapping[str, float]) -> None:
+        """One file that ``internimage.load`` and every command take; ``scores`` are of the pictures held out."""
+        recipe, names = self.recipe, self.source.class_names
+        stored = pick_dtype(recipe.stored_dtype)
+        card = ModelCard(
+            name=recipe.model,
+            config=self._config(drop_path_rate=0.0),  # a rate is of the recipe, not of the network
+            num_classes=len(names),
+            preprocessing=recipe.preprocessing,
+            class_names=names,
+            note=f"trained on {recipe.subject or Path(recipe.data).resolve().name}, {len(names)} classes",
+            scores={f"held_out_{name}": round(value, 2) for name, value in scores.items()},
+        )
+        save_model(path, {n: w.to(stored) if w.is_floating_point() else w for n, w in weights.items()}, card)
 
 
-def read_pictures(
-    recipe: ClassificationRecipe, progress: Callable[[int, int], None] = lambda done, total: None
-) -> LabelledImages:
-    """All pictures of the recipe, as many channels as its model takes; unreadable ones are left out and named."""
-    pictures = open_pictures(recipe.data, "train")
-    if isinstance(pictures, ImageFolder):
-        return read_image_folder(pictures, recipe.preprocessing, progress)
-    assert isinstance(pictures, LabelledImages)
-    return pictures.with_channels(recipe.channels)
-
-
-def split_pictures(recipe: ClassificationRecipe, pictures: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-    """What is trained on and what is held out, at random by the recipe's seed."""
-    return pictures.split(round(len(pictures) * recipe.held_out), recipe.seed)
-
-
-def fingerprint(pictures: LabelledImages) -> str:
-    """Tells pictures from others: "55,000 pictures of 10 classes, checksum 1a2b3c4d"."""
-    checksum = zlib.crc32(pictures.labels.numpy().tobytes(), zlib.crc32(pictures.images.numpy().tobytes()))
-    return f"{len(pictures):,} pictures of {len(pictures.class_names)} classes, checksum {checksum:08x}"
-
-
-def save_classifier(task: ClassificationTask, state: TrainingState, path: str | Path) -> None:
-    """Write the trained model, averaged weights where there are, as one file that ``internimage.load`` takes."""
-    recipe, names = task.recipe, task.trained_on.class_names
-    stored = pick_dtype(recipe.stored_dtype)
-    weights = {
-        name: value.to(stored) if value.is_floating_point() else value
-        for name, value in state.best_model().state_dict().items()
-    }
-    last = state.history[-1] if state.history else {}
-    card = ModelCard(
-        name=recipe.model,
-        config=replace(task.model.config, drop_path_rate=0.0),  # of the recipe, not of the network
-        num_classes=len(names),
-        preprocessing=recipe.preprocessing,
-        class_names=names,
-        note=f"trained on {recipe.subject or Path(recipe.data).resolve().name}, {len(names)} classes",
-        scores={"held_out_top1": round(last["top1"], 2)} if "top1" in last else {},
-    )
-    save_model(path, weights, card)
+def _counts(logits: Tensor, labels: Tensor) -> Tensor:
+    """Pictures, right ones, right ones among five, summed cross-entropy: (4,), float64."""
+    best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    return torch.stack([loss.new_tensor(len(labels)), best[:, 0].sum(), best.any(1).sum(), loss]).double()

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class WeightAverage:
-    """Parameters and statistics of a model, averaged over the steps.
+    """Parameters and buffers of a model, averaged over the steps: ``decay * average + (1 - decay) * model``.
 
-    Early on the average is short, ``(1 + step) / (10 + step)`` in place of ``decay``: it forgets the initial values.
+    It averages whatever tensors a strategy holds in this process, whole ones or parts of them. timm's ``ModelEmaV3``
+    keeps a second module, which sharded models cannot have; the numbers are the same.
+
+    Args:
+        tensors: by name, as they are before the first step.
+        decay: how much of the average stays at each step.
+        warmup: early on the average is short, ``(1 + step) / (10 + step)`` in place of ``decay``: it forgets the
+            initial values.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.model = deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, tensors: Mapping[str, Tensor], decay: float, warmup: bool = False) -> None:
+        self.decay, self.warmup = decay, warmup
+        self.tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Take in the weights after a step, counted from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = self.model.state_dict(), model.state_dict()
-        floats = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in floats], [theirs[name] for name in floats], 1 - decay)
-        for name in mine.keys() - set(floats):
-            mine[name].copy_(theirs[name])
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
+        floats = [name for name, value in self.tensors.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [self.tensors[name] for name in floats], [tensors[name].detach() for name in floats], 1 - decay
+        )
+        for name in self.tensors.keys() - set(floats):  # counters
+            self.tensors[name].copy_(tensors[name])
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The averaged weights under the model's own names."""
-        return self.model.state_dict()
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from these."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])

@@ -4,124 +4,238 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .checkpoint import TrainingState
-from .ema import WeightAverage
-from .optim import make_optimizer
-from .plan import TrainingPlan
+from ..data.order import Share
+from ..data.seeds import mixed
+from .checkpoint import Checkpoints
+from .nan_guard import first_bad_layer
+from .state import TrainingState
+
+_STREAM = 4  # sets these random numbers apart from those of the data
 
 
-class Task(Protocol):
-    """What is learned: a model, its data, its loss and its measure."""
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """How a run goes on, which changes nothing in what comes out of it.
 
-    device: torch.device
-    steps_per_epoch: int
-    fingerprint: str  # tells the data from other data
+    Attributes:
+        accumulation: micro-batches of each process for one optimizer step.
+        save_every_s: seconds between two checkpoints; ``save_every_steps`` counts steps instead where it is not 0.
+        evaluate_every: epochs between two evaluations; the last epoch is always evaluated.
+    """
 
-    @property
-    def model(self) -> nn.Module: ...
+    accumulation: int = 1
+    save_every_s: float = 120.0
+    save_every_steps: int = 0
+    evaluate_every: int = 1
 
-    def batch(self, step: int) -> Any:
-        """The batch of a step: a function of ``step`` and of torch's default generator, which the loop seeds."""
 
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """The mean loss of a batch."""
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a finished step tells.
 
-    def evaluate(self, model: nn.Module, epoch: int) -> dict[str, float]:
-        """Figures of merit after an epoch on data that is not trained on, in percent; empty when there is none."""
+    ``losses`` are those of this process, by name, with their ``total``; ``grad_norm`` is of all gradients before
+    clipping; ``images`` are those of all processes.
+    """
+
+    number: int
+    losses: dict[str, float]
+    lr: float
+    grad_norm: float
+    images: int
+    seconds: float
 
 
 class Watcher(Protocol):
-    """Hears how it goes."""
+    """Hears how it goes, in the first process."""
 
-    def stepped(self, state: TrainingState, loss: float) -> None: ...
+    def stepped(self, state: TrainingState, step: Step) -> None: ...
 
     def finished_epoch(self, state: TrainingState) -> None: ...
 
+    def improved(self, state: TrainingState, which: str, weights: dict[str, Tensor]) -> None:
+        """``weights`` of the "model" or of the "average" have the best score so far."""
 
-def new_state(task: Task, plan: TrainingPlan) -> TrainingState:
-    """The state before the first step."""
-    average = WeightAverage(task.model, plan.ema_decay) if plan.ema_decay else None
-    optimizer = make_optimizer(task.model, plan)
-    return TrainingState(plan=plan, data=task.fingerprint, model=task.model, optimizer=optimizer, average=average)
+
+@dataclass
+class _Clock:
+    """Time of this sitting, on top of that of those before."""
+
+    started: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
 
 
 def fit(
-    task: Task,
     state: TrainingState,
-    checkpoint: Path,
-    watcher: Watcher,
+    checkpoints: Checkpoints,
+    watchers: list[Watcher],
+    conduct: Conduct | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    save_every_s: float = 120.0,
 ) -> bool:
-    """Train until the plan is done or ``should_stop()``; the state is saved in both cases, and now and then before.
+    """Train until the recipe is done or some process wants to stop; the state is saved in both cases, and now and then.
 
-    Reseeds torch's default generator at every step, so that a resumed run equals an uninterrupted one bit for bit.
+    Torch's default generator is seeded before every forward pass by the step, and batches are a function of the step:
+    a resumed run equals an uninterrupted one bit for bit.
 
     Returns:
-        Whether the plan is done.
+        Whether the recipe is done.
 
     Raises:
-        FloatingPointError: the loss is not finite; the checkpoint stays as it was.
+        FloatingPointError: a loss or the gradients are not finite; the state before that step is saved.
     """
-    total = state.plan.epochs * task.steps_per_epoch
-    saved = time.monotonic()
-    started = saved - state.seconds
-    while state.step < total:
-        if should_stop():
-            state.save(checkpoint)
+    conduct = conduct or Conduct()
+    clock, before = _Clock(), state.seconds
+    share = Share(state.processes.rank, state.processes.world_size, conduct.accumulation)
+    batches = state.task.batches(state.step, state.total_steps, share)
+    watchers = watchers if state.processes.is_first else []
+    while state.step < state.total_steps:
+        if any(state.processes.any_of(should_stop())):
+            _save(state, checkpoints, clock)
             return False
-        loss = train_step(task, state)
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {state.step}; try a smaller --lr or --dtype float32")
-        state.running_loss, state.seconds = state.running_loss + loss, time.monotonic() - started
-        watcher.stepped(state, loss)
-        if state.step % task.steps_per_epoch == 0:
-            _finish_epoch(task, state)
-            watcher.finished_epoch(state)
-        if time.monotonic() - saved > save_every_s:
-            state.save(checkpoint)
-            saved = time.monotonic()
-    state.save(checkpoint)
+        began = time.monotonic()
+        micro_batches = list(islice(batches, conduct.accumulation))
+        losses, norm = train_step(state, micro_batches, share, checkpoints)
+        state.seconds = before + time.monotonic() - clock.started
+        step = Step(
+            number=state.step,
+            losses=losses,
+            lr=max(group["lr"] for group in state.strategy.optimizer.param_groups),
+            grad_norm=norm,
+            images=sum(map(state.task.images_in, micro_batches)) * state.processes.world_size,
+            seconds=time.monotonic() - began,
+        )
+        for watcher in watchers:
+            watcher.stepped(state, step)
+        if state.step % state.task.steps_per_epoch == 0:
+            finish_epoch(state, watchers, conduct)
+        if state.step < state.total_steps and _is_due(state, conduct, clock):
+            _save(state, checkpoints, clock)
+    _save(state, checkpoints, clock)
     return True
 
 
-def train_step(task: Task, state: TrainingState) -> float:
-    """One step; returns its loss."""
-    plan, model = state.plan, state.model.train()
-    torch.manual_seed(plan.seed * 1_000_003 + state.step)
-    for group in state.optimizer.param_groups:
-        group["lr"] = plan.lr_at(state.step, task.steps_per_epoch)
-    batch = task.batch(state.step)
-    with torch.autocast(task.device.type, torch.bfloat16, enabled=plan.dtype == "bfloat16"):
-        loss = task.loss(model, batch)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if plan.clip_grad is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), plan.clip_grad)
-    state.optimizer.step()
+def train_step(
+    state: TrainingState, micro_batches: list[Any], share: Share, checkpoints: Checkpoints
+) -> tuple[dict[str, float], float]:
+    """One optimizer step; returns the parts of its loss, with their total, and the norm of the gradients."""
+    strategy, recipe = state.strategy, state.recipe
+    state.scheduler.step_update(state.step)
+    strategy.module.train()
+    losses: dict[str, float] = {}
+    for index, batch in enumerate(micro_batches):
+        seed_for(state, share, index)
+        with strategy.exchange(last=index == len(micro_batches) - 1):
+            with strategy.autocast():
+                parts = state.task.loss(strategy.module, on_device(batch, state.processes.device))
+            total = sum(parts.values(), start=torch.zeros((), device=state.processes.device)) / len(micro_batches)
+            for name, part in {**parts, "total": total * len(micro_batches)}.items():
+                losses[name] = losses.get(name, 0.0) + float(part.detach()) / len(micro_batches)
+            if any(state.processes.any_of(not math.isfinite(losses["total"]))):
+                _give_up(state, f"the loss is {losses['total']}", micro_batches[: index + 1], share, checkpoints)
+            strategy.backward(total)
+    norm = strategy.step(recipe.clip_grad)
+    if not math.isfinite(norm) and not strategy.skips():
+        _give_up(state, f"the norm of the gradients is {norm}", micro_batches, share, checkpoints)
     if state.average is not None:
-        state.average.update(model, state.step)
+        state.average.update(strategy.named_tensors(), state.step)
+    for name, value in losses.items():
+        state.losses[name] = state.losses.get(name, 0.0) + value
     state.step += 1
-    return loss.item()
+    return losses, norm
 
 
-def _finish_epoch(task: Task, state: TrainingState) -> None:
-    """Add a row to the history."""
-    epoch = state.step // task.steps_per_epoch
-    row = {
-        "epoch": epoch,
-        "step": state.step,
-        "lr": state.plan.lr_at(state.step - 1, task.steps_per_epoch),
-        "train_loss": state.running_loss / task.steps_per_epoch,
-        **task.evaluate(state.best_model(), epoch),
-        "seconds": round(state.seconds, 1),
-    }
-    state.history.append(row)
-    state.running_loss = 0.0
+def finish_epoch(state: TrainingState, watchers: list[Watcher], conduct: Conduct) -> None:
+    """Evaluate model and average, add a row to the history, and offer what is better than before. Collective."""
+    task, epoch = state.task, state.step // state.task.steps_per_epoch
+    row = {"epoch": epoch, "step": state.step, "lr": state.strategy.optimizer.param_groups[0]["lr"]}
+    for name, value in state.losses.items():
+        mean = state.processes.sum(torch.tensor(value / task.steps_per_epoch, dtype=torch.float64))
+        row["train_loss" if name == "total" else f"train_{name}"] = float(mean) / state.processes.world_size
+    state.losses = {}
+    better: list[str] = []
+    if epoch % conduct.evaluate_every == 0 or state.step == state.total_steps:
+        row.update(task.evaluate(state.strategy.evaluated(), state.processes))
+        better += _note_best(state, row, "model", task.score)
+        if state.average is not None:
+            with state.strategy.swapped(state.average.tensors) as model:
+                row.update({f"ema_{key}": value for key, value in task.evaluate(model, state.processes).items()})
+            better += _note_best(state, row, "average", f"ema_{task.score}")
+    state.history.append({**row, "seconds": round(state.seconds, 1)})
+    for watcher in watchers:
+        watcher.finished_epoch(state)
+    for which in better:
+        weights = full_weights(state, which)
+        for watcher in watchers:
+            watcher.improved(state, which, weights)
+
+
+def full_weights(state: TrainingState, which: str) -> dict[str, Tensor]:
+    """Whole tensors of the "model" or of the "average", on the CPU of the first process; {} elsewhere. Collective."""
+    if which == "average" and state.average is not None:
+        return state.strategy.full(state.average.tensors)
+    return state.strategy.full(state.strategy.named_tensors())
+
+
+def _note_best(state: TrainingState, row: Mapping[str, float], which: str, key: str) -> list[str]:
+    """``[which]`` where the row holds the best score so far."""
+    if key not in row or row[key] <= state.best.get(which, -math.inf):
+        return []
+    state.best[which] = row[key]
+    return [which]
+
+
+def seed_for(state: TrainingState, share: Share, index: int) -> None:
+    """Seed torch's default generators for a micro-batch: dropout, drop path, changes made on the device."""
+    torch.manual_seed(mixed(_STREAM, state.recipe.seed, state.step, share.number(index)))
+
+
+def on_device(batch: Any, device: torch.device) -> Any:
+    """A batch on a device: tensors, in tuples, lists and dictionaries."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: on_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(on_device(value, device) for value in batch)
+    return batch
+
+
+def _is_due(state: TrainingState, conduct: Conduct, clock: _Clock) -> bool:
+    """Whether to save now; the first process decides by its clock."""
+    if conduct.save_every_steps:
+        return state.step % conduct.save_every_steps == 0
+    late = state.processes.is_first and time.monotonic() - clock.saved > conduct.save_every_s
+    return any(state.processes.any_of(late))
+
+
+def _save(state: TrainingState, checkpoints: Checkpoints, clock: _Clock) -> None:
+    contents = state.contents()
+    if state.processes.is_first:
+        checkpoints.save(contents)
+    clock.saved = time.monotonic()
+
+
+def _give_up(state: TrainingState, what: str, micro_batches: list[Any], share: Share, checkpoints: Checkpoints) -> None:
+    """Name the layer, save what was before this step, and stop."""
+    layer = "no layer alone"
+    for index, batch in enumerate(micro_batches):
+        seed_for(state, share, index)
+        found = first_bad_layer(state.strategy, state.task, on_device(batch, state.processes.device))
+        if found:
+            layer = found
+            break
+    layers = [name for name in state.processes.gather(layer) if name != "no layer alone"] or [layer]
+    contents = state.contents()
+    if state.processes.is_first:
+        checkpoints.save(contents)
+    raise FloatingPointError(
+        f"{what} at step {state.step + 1}, first in {layers[0]}; the state before it is saved in {checkpoints.folder}; "
+        "try a smaller --lr, or --dtype float32"
+    )

@@ -6,6 +6,8 @@ n04399382 (class 850, "teddy"), is absent there and takes n04398044 (11136), as 
 
 from __future__ import annotations
 
+from ..data.labels import imagenet_22k
+
 NUM_CLASSES_22K = 21841
 
 # fmt: off
@@ -67,3 +69,11 @@ IMAGENET_1K_IN_22K: tuple[int, ...] = (
     21024, 21043, 21161, 21169, 21179, 21194, 21198, 21367, 21815,
 )
 # fmt: on
+
+_ABSENT_IN_22K = {850: "n04399382"}
+
+
+def imagenet_1k_ids() -> tuple[str, ...]:
+    """The WordNet ids of the 1000 classes of ImageNet-1K in class order: sorted, as folders of class folders are."""
+    ids = tuple(imagenet_22k())
+    return tuple(_ABSENT_IN_22K.get(c, ids[position]) for c, position in enumerate(IMAGENET_1K_IN_22K))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from internimage.bench import chart
-from internimage.bench.canvas import Canvas
+from internimage.canvas import Canvas, picture_format
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
@@ -72,7 +72,7 @@ def test_nothing_measured_is_an_error(results):
 @pytest.mark.parametrize("name", ["a.pdf", "a"])
 def test_other_formats_are_refused(name, tmp_path):
     with pytest.raises(ValueError, match=r"expected \.svg or \.png"):
-        chart.picture_format(tmp_path / name)
+        picture_format(tmp_path / name)
 
 
 def test_both_ways_of_drawing_hold_the_same_marks(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import internimage as package
-from tests.small_model import NOTE
+from tests.small_model import NOTE, save_metadata_model
 
 
 def test_one_picture(internimage, model, photo):
@@ -157,3 +157,33 @@ def test_drawings_beside_pictures_replace_none_of_them(internimage, model, photo
     assert got.code == 0 and all((tmp_path / name).read_bytes() == before for name in names)
     drawn = ["twin-2.classified.png", "twin.classified.classified.png"]
     assert [entry["drawn"] for entry in got.json["pictures"]] == [str(tmp_path / name) for name in drawn]
+
+
+def test_date_and_place_of_the_pictures(internimage, photo, pictures, tmp_path):
+    path = save_metadata_model(tmp_path / "dated.safetensors")
+    classifier = package.load(path, device="cpu")
+    plain, dated = (
+        internimage("classify", photo, "--model", path, "--json", *more).json["pictures"][0]["answers"]
+        for more in ((), ("--date", "2018-03-01", "--location", "-33.9,151.2"))
+    )
+    want = classifier.predict(photo, date="2018-03-01", location=(-33.9, 151.2))
+    assert [answer["prob"] for answer in dated] == pytest.approx(want.probs, abs=1e-6)
+    assert [answer["prob"] for answer in plain] == pytest.approx(classifier.predict(photo).probs, abs=1e-6)
+    got = internimage("classify", pictures, "--model", path, "--date", "2018-03-01", "--batch-size", 2)
+    assert got.code == 3 and "3 of 6 could not be read" in got.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--date", "2018-03-01"], 1, "small knows nothing of dates and places"),
+        (["--location", "48,11"], 1, "small knows nothing of dates and places"),
+        (["--date", "today"], 1, "expected yyyy-mm-dd"),
+        (["--location", "95,11"], 1, "latitude is 95.0, expected degrees from -90 to 90"),
+        (["--location", "here"], 2, "expected LAT,LON in degrees"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_date_or_place_that_is_not_taken_is_one_line(internimage, model, photo, arguments, code, words):
+    got = internimage("classify", photo, "--model", model, *arguments)
+    assert (got.code, got.out) == (code, "") and words in got.err.replace("\n", " ")

@@ -13,7 +13,7 @@ from PIL import Image
 
 import internimage as package
 from internimage.train import loop
-from internimage.train.checkpoint import read_state
+from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.weights.own import read_model
 
 
@@ -35,10 +35,10 @@ def terminated():
     """Until undone, sends SIGTERM to this process during the third step."""
     step = loop.train_step
 
-    def train_step(task, state):
+    def train_step(state, *arguments):
         if state.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(task, state)
+        return step(state, *arguments)
 
     patch = pytest.MonkeyPatch()
     patch.setattr(loop, "train_step", train_step)
@@ -51,10 +51,13 @@ def test_smoke_writes_a_model_that_answers(internimage, tmp_path):
     folder = tmp_path / "here" / "runs" / "internimage_femto_smoke"
     assert got.code == 0 and got.json["steps"] == 8 and got.json["epoch"] == 2
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoint.pt", "curve.png", "internimage_femto_smoke.safetensors", "metrics.csv",
+        "best.safetensors", "best_ema.safetensors", "checkpoint_00000008.pt", "curve.png",
+        "internimage_femto_smoke.safetensors", "metrics.csv", "report.html", "tensorboard",
     ]  # fmt: skip
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
-    assert [row["epoch"] for row in rows] == ["1", "2"] and {"train_loss", "top1", "lr", "seconds"} <= rows[0].keys()
+    assert [row["epoch"] for row in rows] == ["1", "2"] and {"train_loss", "top1", "ema_top1", "lr", "seconds"} <= rows[
+        0
+    ].keys()
     assert "epoch 2 of 2" in got.err and "images/s" in got.err
     classifier = package.load(got.json["model"], device="cpu")
     assert classifier.class_names == ("upright", "lying")
@@ -64,14 +67,14 @@ def test_smoke_writes_a_model_that_answers(internimage, tmp_path):
 def test_terminated_it_saves_and_resumed_it_ends_as_if_nothing_had_happened(internimage, terminated):
     got = internimage("train", "--smoke", "--output", "halved")
     assert got.code == 128 + signal.SIGTERM and "stopped after step 3; the same command with --resume" in got.err
-    assert read_state("halved/checkpoint.pt")["step"] == 3
+    assert read_checkpoint(Checkpoints("halved").newest())["step"] == 3
     terminated.undo()
 
     again = internimage("train", "--smoke", "--output", "halved")
     assert again.code == 1 and "halved holds a run already; continue it with --resume" in again.err
     other = internimage("train", "own_pictures", "--smoke", "--output", "halved", "--resume")
     assert other.code == 1 and "was trained otherwise" in other.err and "channels is 3, was 1" in other.err
-    assert read_state("halved/checkpoint.pt")["step"] == 3
+    assert read_checkpoint(Checkpoints("halved").newest())["step"] == 3
 
     assert internimage("train", "--smoke", "--output", "halved", "--resume").code == 0
     assert internimage("train", "--smoke", "--output", "whole").code == 0
@@ -83,7 +86,7 @@ def test_terminated_it_saves_and_resumed_it_ends_as_if_nothing_had_happened(inte
 
 def test_own_pictures(internimage, folder):
     got = internimage("train", "--data", folder, "--epochs", 1, "--batch-size", 5, "--output", "out", "--seed", 4)
-    assert got.code == 0 and "broken.png" in got.err and "11 pictures of 2 classes, 1 more held out" in got.err
+    assert got.code == 0 and "broken.png" in got.err and ", 2 more held out" in got.err
     classifier = package.load("out/own_pictures.safetensors", device="cpu")
     assert classifier.class_names == ("dark", "light") and classifier.note == "trained on pictures, 2 classes"
     checked = internimage("evaluate", "out/own_pictures.safetensors", "--data", folder, "--json")
@@ -104,7 +107,7 @@ def test_refusals(internimage, folder, tmp_path):
     assert "there is no folder missing" in refused("--data", "missing")
     assert "nothing to resume in out" in refused("--smoke", "--output", "out", "--resume")
     assert "lr is 0.0" in refused("--smoke", "--lr", 0)
-    assert "dtype is 'float16', expected 'float32' or 'bfloat16'" in refused("--smoke", "--dtype", "float16")
+    assert "dtype is 'float64', expected one of 'float32', 'bfloat16'" in refused("--smoke", "--dtype", "float64")
     assert "epochs" in refused("--smoke", "--epochs", 0)
     assert "not on this machine" in refused("--smoke", "--device", "cuda:99")
     (tmp_path / "file").write_text("")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from internimage.data import image_folder
+from internimage.data import in_memory
 from internimage.data.classification import open_pictures
 from internimage.data.image_folder import find_image_folder, read_image_folder
 from internimage.data.transforms import Preprocessing
@@ -66,6 +66,6 @@ def test_refusals(tmp_path, folder, monkeypatch):
     (folder / "empty" / "1.png").write_bytes(b"")
     with pytest.raises(ValueError, match="none of the pictures of class 'empty' can be read"):
         read_image_folder(find_image_folder(folder), SMALL)
-    monkeypatch.setattr(image_folder, "MAX_BYTES_IN_MEMORY", 100)
+    monkeypatch.setattr(in_memory, "MAX_BYTES_IN_MEMORY", 100)
     with pytest.raises(ValueError, match="kept in memory"):
         read_image_folder(find_image_folder(folder), SMALL)

@@ -102,6 +102,10 @@ def test_no_pictures_and_no_batch():
 
 
 def test_the_table_of_classes(tmp_path):
-    evaluate_classifier(classifier(), Pictures([(0, 0), (30, 0), (60, 2)])).write_classes(tmp_path / "classes.csv")
-    rows = list(csv.reader((tmp_path / "classes.csv").read_text().splitlines()))
-    assert rows == [["class", "pictures", "top1"], ["a", "2", "50.00"], ["c", "1", "100.00"]]
+    scores = evaluate_classifier(classifier(), Pictures([(0, 0), (30, 0), (30, 0), (180, 0), (60, 2)]))
+    scores.write_classes(tmp_path / "classes.csv")
+    assert list(csv.reader((tmp_path / "classes.csv").read_text().splitlines())) == [
+        ["class", "pictures", "top1", "top5", "taken_for", "taken_times"],
+        ["a", "4", "25.00", "75.00", "b", "2"],
+        ["c", "1", "100.00", "100.00", "", "0"],
+    ]

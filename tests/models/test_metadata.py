@@ -114,7 +114,7 @@ def test_a_vector_of_another_shape_is_named():
 
 
 def test_other_models_refuse_date_and_place():
-    with pytest.raises(ValueError, match="this has none"):
+    with pytest.raises(ValueError, match="one has none"):
         make()(images(), TEMPORAL)
 
 

@@ -340,7 +340,8 @@ def test_default_cfg_describes_the_network(name):
     features = model.forward_features(torch.empty(1, *cfg["input_size"], device="meta"))
     assert features.shape == (1, model.num_features, *cfg["pool_size"])
     assert model.forward_head(features).shape == (1, cfg["num_classes"])
-    assert f"{cfg['first_conv']}.weight" in state and f"{cfg['classifier']}.weight" in state
+    classifiers = [cfg["classifier"]] if isinstance(cfg["classifier"], str) else cfg["classifier"]
+    assert all(f"{layer}.weight" in state for layer in (cfg["first_conv"], *classifiers))
     assert state[f"{cfg['first_conv']}.weight"].shape[1] == model.in_chans == cfg["input_size"][0]
     assert len(cfg["mean"]) == len(cfg["std"]) == model.in_chans
     assert cfg["crop_pct"] == 1.0

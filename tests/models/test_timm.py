@@ -65,11 +65,11 @@ def test_options_of_timm_reach_the_model():
 def test_every_released_classifier_is_a_tag_and_the_best_is_the_default():
     tags = timm.list_models("*internimage*", pretrained=True)
     released = {name: file.replace("intern_image", "internimage") for name, file in DEFAULTS.items()}
-    assert {name.replace(".", "_") for name in tags} >= set(released.values())
+    assert {name.replace("_meta", "").replace(".", "_") for name in tags} >= set(released.values())
     assert "internimage_l.22k_192to384" in tags
     for name, file in DEFAULTS.items():
         cfg = timm.models.get_pretrained_cfg(name)
-        assert f"{name}_{cfg.tag}" == released[name] and cfg.hf_hub_filename == f"{file}.pth"
+        assert f"{name.removesuffix('_meta')}_{cfg.tag}" == released[name] and cfg.hf_hub_filename == f"{file}.pth"
     model = timm.create_model("internimage_l.22k_192to384", device="meta")
     assert model.num_classes == 21841 and model.pretrained_cfg["input_size"] == (3, 384, 384)
 

@@ -11,82 +11,85 @@ import torch.nn.functional as F
 import internimage
 from internimage.data.augment import Augmentation
 from internimage.data.labelled import LabelledImages
+from internimage.data.order import Share
+from internimage.data.split import stratified_split
 from internimage.data.synthetic import synthetic_pictures
 from internimage.recipes import RECIPES, ClassificationRecipe, get_recipe
 from internimage.recipes.classification import smoke
-from internimage.train.classification import (
-    ClassificationTask,
-    fingerprint,
-    read_pictures,
-    save_classifier,
-    split_pictures,
-)
-from internimage.train.loop import fit, new_state
+from internimage.train.checkpoint import Checkpoints, read_checkpoint
+from internimage.train.classification import ClassificationTask
+from internimage.train.loop import fit, full_weights
+from internimage.train.memory_source import PicturesInMemory, fingerprint
+from internimage.train.processes import Processes
+from internimage.train.sources import Reading, open_source
+from internimage.train.state import new_state
+from internimage.train.strategies import make_strategy
 from internimage.weights.own import read_card
 
+from .toy import Watcher
+
+ALONE = Processes()
 CPU = torch.device("cpu")
 
 
 def recipe(**changes) -> ClassificationRecipe:
     return replace(
         smoke(get_recipe("own_pictures")),
-        epochs=2,
-        batch_size=8,
-        held_out=8 / 48,
-        drop_path_rate=0.3,
-        lr=2e-3,
-        **changes,
+        **{**dict(epochs=2, batch_size=8, held_out=8 / 48, drop_path_rate=0.3, lr=2e-3), **changes},
     )
+
+
+def parts(chosen: ClassificationRecipe, pictures: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    mine, held_out = stratified_split(pictures.labels, chosen.held_out, chosen.seed)
+    return pictures.subset(mine), pictures.subset(held_out)
 
 
 def task(chosen: ClassificationRecipe) -> ClassificationTask:
     pictures = synthetic_pictures(count=48, channels=chosen.channels)
-    return ClassificationTask(chosen, *split_pictures(chosen, pictures), CPU)
+    return ClassificationTask(chosen, PicturesInMemory(chosen, *parts(chosen, pictures), CPU))
 
 
-class Silent:
-    steps = 0
+def state_of(chosen: ClassificationRecipe):
+    return new_state(task(chosen), chosen, make_strategy(None, ALONE))
 
-    def stepped(self, state, loss):
-        self.steps += 1
 
-    def finished_epoch(self, state):
-        pass
+def batch(made: ClassificationTask, step: int):
+    return next(iter(made.batches(step, step + 1, Share())))
 
 
 def test_stop_at_5_resume_and_step_10_is_bit_identical(tmp_path):
     chosen = recipe()
-    whole = new_state(one := task(chosen), chosen)
-    assert fit(one, whole, tmp_path / "whole.pt", Silent()) and whole.step == 10
+    whole = state_of(chosen)
+    assert fit(whole, Checkpoints(tmp_path / "whole"), []) and whole.step == 10
 
-    first, watcher = new_state(two := task(chosen), chosen), Silent()
-    assert not fit(two, first, tmp_path / "c.pt", watcher, should_stop=lambda: watcher.steps == 5)
-    resumed = new_state(three := task(chosen), chosen)
-    resumed.load(tmp_path / "c.pt")
-    assert fit(three, resumed, tmp_path / "c.pt", Silent()) and resumed.step == 10
+    halved, watcher = Checkpoints(tmp_path / "halved"), Watcher()
+    assert not fit(state_of(chosen), halved, [watcher], should_stop=lambda: len(watcher.steps) == 5)
+    resumed = state_of(chosen)
+    resumed.load(read_checkpoint(halved.newest()))
+    assert fit(resumed, halved, []) and resumed.step == 10
 
-    for part in ("model", "average"):
-        want = getattr(whole, part).state_dict()
-        for name, value in getattr(resumed, part).state_dict().items():
+    for which in ("model", "average"):
+        want = full_weights(whole, which)
+        for name, value in full_weights(resumed, which).items():
             assert torch.equal(value, want[name]), name
-    start = task(chosen).model.state_dict()
-    assert any(not torch.equal(value, start[name]) for name, value in whole.model.state_dict().items())
+    start = task(chosen).make_model().state_dict()
+    assert any(not torch.equal(value, start[name]) for name, value in full_weights(whole, "model").items())
 
 
 def test_every_picture_is_seen_once_an_epoch_and_none_that_is_held_out():
     chosen = recipe(augmentation=Augmentation())
     pictures = synthetic_pictures(count=48)
     pictures.images[:, 0, 0, 0] = torch.arange(48, dtype=torch.uint8)  # each picture carries its number
-    made = ClassificationTask(chosen, *split_pictures(chosen, pictures), CPU)
+    made = ClassificationTask(chosen, PicturesInMemory(chosen, *parts(chosen, pictures), CPU))
     mean, std = chosen.mean[0], chosen.std[0]
     orders = []
     for epoch in range(2):
-        batches = [made.batch(epoch * made.steps_per_epoch + index) for index in range(made.steps_per_epoch)]
+        batches = list(made.batches(epoch * made.steps_per_epoch, (epoch + 1) * made.steps_per_epoch, Share()))
         numbers = torch.cat([((images[:, 0, 0, 0] * std + mean) * 255).round() for images, _ in batches]).int().tolist()
         labels = torch.cat([labels for _, labels in batches])
         assert torch.equal(labels, pictures.labels[numbers])
         orders.append(numbers)
-    held_out = made.held_out.images[:, 0, 0, 0].tolist()
+    held_out = made.source.held_out.images[:, 0, 0, 0].tolist()
     assert len(held_out) == 8 and sorted(orders[0] + held_out) == list(range(48))
     assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]
 
@@ -94,7 +97,7 @@ def test_every_picture_is_seen_once_an_epoch_and_none_that_is_held_out():
 def test_sizes_follow_the_epochs():
     chosen = recipe(image_sizes=(24, 32), augmentation=Augmentation())
     made = task(chosen)
-    assert [made.batch(step)[0].shape[-1] for step in (0, 4, 5, 9)] == [24, 24, 32, 32]
+    assert [batch(made, step)[0].shape[-1] for step in (0, 4, 5, 9)] == [24, 24, 32, 32]
     assert chosen.image_size == chosen.preprocessing.image_size == 32
     thirds = replace(chosen, image_sizes=(1, 2, 3), epochs=7)
     assert [thirds.image_size_at(epoch) for epoch in range(7)] == [1, 1, 1, 2, 2, 3, 3]
@@ -105,45 +108,74 @@ def test_the_loss_is_smoothed_cross_entropy_and_the_measure_counts(monkeypatch):
     made = task(chosen)
     logits = torch.randn(8, 2)
     want = F.cross_entropy(logits, torch.arange(8) % 2, label_smoothing=0.1)
-    torch.testing.assert_close(made.loss(lambda images: logits, (torch.zeros(8), torch.arange(8) % 2)), want)
+    got = made.loss(lambda images: logits, (torch.zeros(8), torch.arange(8) % 2))
+    torch.testing.assert_close(got["cross_entropy"], want)
+    soft = torch.rand(8, 2).softmax(1)
+    got = made.loss(lambda images: logits, (torch.zeros(8), soft))
+    torch.testing.assert_close(got["cross_entropy"], -(soft * logits.log_softmax(1)).sum(1).mean())
 
     class Always(torch.nn.Module):
         def forward(self, images):
             return torch.tensor([1.0, 0.0]).expand(len(images), 2)
 
-    share = 100 * (made.held_out.labels == 0).double().mean().item()
-    assert made.evaluate(Always(), epoch=1) == {"top1": pytest.approx(share)}
-    made.held_out = made.held_out.subset(torch.arange(0))
-    assert made.evaluate(Always(), epoch=1) == {}
+    share = (made.source.held_out.labels == 0).double().mean().item()
+    loss = F.cross_entropy(torch.tensor([[1.0, 0.0]]), torch.tensor([[share, 1 - share]])).item()
+    assert made.evaluate(Always(), ALONE) == {"top1": pytest.approx(100 * share), "loss": pytest.approx(loss)}
+    made.source.held_out = made.source.held_out.subset(torch.arange(0))
+    assert made.evaluate(Always(), ALONE) == {}
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 5, 60])
+def test_processes_share_out_what_is_held_out(world_size):
+    made = task(recipe())
+    seen = []
+    for rank in range(world_size):
+        batches = list(made.source.evaluation_batches(Processes(rank=rank, world_size=world_size)))
+        assert len(batches) == 1
+        seen += batches[0][1][batches[0][1] >= 0].tolist()
+    assert sorted(seen) == sorted(made.source.held_out.labels.tolist())
+
+
+def test_processes_and_accumulation_share_out_a_step():
+    chosen = recipe(augmentation=Augmentation())
+    made = task(chosen)
+    images, labels = batch(made, 3)
+    shares = [Share(rank, 2, 2) for rank in range(2)]
+    parts = [list(made.batches(3, 4, share)) for share in shares]
+    ordered = [parts[0][0], parts[1][0], parts[0][1], parts[1][1]]
+    assert torch.equal(torch.cat([part[1] for part in ordered]), labels)
+    torch.testing.assert_close(torch.cat([part[0] for part in ordered]), images)
 
 
 def test_bfloat16_is_near_float32():
     made = task(recipe())
-    made.model.eval()
-    torch.manual_seed(0)
-    batch = made.batch(0)
-    want = made.loss(made.model, batch)
+    model = made.make_model().eval()
+    one = batch(made, 0)
+    want = made.loss(model, one)["cross_entropy"]
     with torch.autocast("cpu", torch.bfloat16):
-        got = made.loss(made.model, batch)
+        got = made.loss(model, one)["cross_entropy"]
     assert got.dtype == torch.float32 and abs(got - want) < 0.02 and got != want
 
 
 def test_the_file_answers_like_the_averaged_model(tmp_path):
     chosen = replace(recipe(), subject="bars", stored_dtype="float16", epochs=1)
-    state = new_state(made := task(chosen), chosen)
-    fit(made, state, tmp_path / "c.pt", Silent())
-    path = tmp_path / "bars.safetensors"
-    save_classifier(made, state, path)
+    state = state_of(chosen)
+    fit(state, Checkpoints(tmp_path), [])
+    path, made, weights = tmp_path / "bars.safetensors", state.task, full_weights(state, "average")
+    made.save(path, weights, {"top1": state.history[-1]["ema_top1"]})
     card = read_card(path)
     assert card.class_names == ("upright", "lying") and card.note == "trained on bars, 2 classes"
-    assert card.scores == {"held_out_top1": round(state.history[-1]["top1"], 2)}
+    assert card.scores == {"held_out_top1": round(state.history[-1]["ema_top1"], 2)}
     assert card.preprocessing == chosen.preprocessing and path.stat().st_size < 3.1e6
 
     classifier = internimage.load(path, device="cpu")
-    pictures, _ = zip(*made.held_out.samples(), strict=True)
+    held_out = made.source.held_out
+    pictures, _ = zip(*held_out.samples(), strict=True)
     mean, std = torch.tensor(chosen.mean).view(3, 1, 1), torch.tensor(chosen.std).view(3, 1, 1)
+    model = made.make_model().eval()
+    model.load_state_dict(weights)
     with torch.inference_mode():
-        logits = state.best_model().eval()((made.held_out.images.float() / 255 - mean) / std)
+        logits = model((held_out.images.float() / 255 - mean) / std)
     for answer, want in zip(classifier.predict(list(pictures)), logits.softmax(1), strict=True):
         assert answer.probs[answer.indices.index(0)] == pytest.approx(want[0].item(), abs=2e-3)
 
@@ -151,7 +183,7 @@ def test_the_file_answers_like_the_averaged_model(tmp_path):
 def test_one_class_is_refused():
     data = LabelledImages(images=torch.zeros(4, 3, 8, 8).byte(), labels=torch.zeros(4).long(), class_names=("shoe",))
     with pytest.raises(ValueError, match="all pictures are of one class, 'shoe'"):
-        ClassificationTask(recipe(), data, data, CPU)
+        ClassificationTask(recipe(), PicturesInMemory(recipe(batch_size=4), data, data, CPU))
 
 
 def test_a_fingerprint_tells_data_apart():
@@ -163,17 +195,13 @@ def test_a_fingerprint_tells_data_apart():
                 fingerprint(replace(data, labels=1 - data.labels))}) == 3  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_can_be_made_and_cut_down(name):
+@pytest.mark.parametrize("name", ["internimage_femto", "own_pictures", "internimage_t_1k_224"])
+def test_every_kind_of_recipe_can_be_made_and_cut_down(name):
     full = get_recipe(name)
     assert full.name == name and RECIPES[name].__doc__
     small = smoke(full)
     assert small.data == "synthetic" and small.name != name
-    pictures = read_pictures(small)
-    assert pictures.images.shape[1] == small.channels == full.preprocessing.channels
-    assert ClassificationTask(small, *split_pictures(small, pictures), CPU).steps_per_epoch <= 10
-
-
-def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(ValueError, match="no recipe 'internimage_fempto'; did you mean 'internimage_femto'"):
-        get_recipe("internimage_fempto")
+    source = open_source(small, ALONE, Reading())
+    inputs, targets = next(iter(source.batches(0, 1, Share())))
+    assert inputs.shape == (16, small.channels, 32, 32) and len(targets) == 16 and source.steps_per_epoch <= 10
+    assert targets.is_floating_point() == bool(small.mixing) and source.held_out_count == 24

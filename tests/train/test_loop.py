@@ -5,64 +5,33 @@ from __future__ import annotations
 import math
 import os
 import signal
-from dataclasses import asdict
 
 import pytest
 import torch
 from torch import nn
 
-from internimage.train.checkpoint import read_state
+from internimage.data.order import Share
+from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.ema import WeightAverage
 from internimage.train.interrupt import StopOnSignal
-from internimage.train.loop import fit, new_state, train_step
-from internimage.train.plan import TrainingPlan
+from internimage.train.loop import Conduct, fit, full_weights, train_step
+from internimage.train.processes import Processes, first_host
+from internimage.train.state import TrainingState, new_state
+from internimage.train.strategies import make_strategy
 
-STEPS = 5  # in an epoch
+from .toy import STEPS, Line, Watcher, recipe
 
-
-def plan(**changes) -> TrainingPlan:
-    return TrainingPlan(**{**dict(name="toy", epochs=2, batch_size=4, lr=0.05, ema_decay=0.9), **changes})
-
-
-class Toy:
-    """Learns a line from noisy points; random in its data and in its model."""
-
-    device, steps_per_epoch, fingerprint = torch.device("cpu"), STEPS, "points"
-
-    def __init__(self, bad_step: int = -1) -> None:
-        torch.manual_seed(0)
-        self.model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
-        self.bad_step = bad_step
-
-    def batch(self, step):
-        x = torch.randn(4, 3)
-        return x, x.sum(1, keepdim=True) + (math.nan if step == self.bad_step else 0.0)
-
-    def loss(self, model, batch):
-        return (model(batch[0]) - batch[1]).float().square().mean()
-
-    def evaluate(self, model, epoch):
-        assert not model.training or model.eval()
-        return {"top1": float(epoch)}
+ALONE = Processes()
 
 
-class Watcher:
-    """Counts."""
-
-    def __init__(self) -> None:
-        self.steps, self.epochs = 0, []
-
-    def stepped(self, state, loss):
-        self.steps += 1
-
-    def finished_epoch(self, state):
-        self.epochs.append(state.history[-1]["epoch"])
+def state_of(task: Line | None = None, **changes) -> TrainingState:
+    return new_state(task or Line(), recipe(**changes), make_strategy(None, ALONE))
 
 
-def weights(state) -> dict[str, torch.Tensor]:
+def weights(state: TrainingState) -> dict[str, torch.Tensor]:
     """Everything trained: the model and its average."""
-    average = state.average.state_dict() if state.average else {}
-    return {**state.model.state_dict(), **{f"average.{name}": value for name, value in average.items()}}
+    average = {f"average.{name}": value for name, value in full_weights(state, "average").items()}
+    return {**full_weights(state, "model"), **average}
 
 
 def assert_identical(one, other):
@@ -72,149 +41,231 @@ def assert_identical(one, other):
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 7])
-@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.0}, {"dtype": "bfloat16"}, {"seed": 3, "clip_grad": None}])
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, stop_at, changes):
-    whole = new_state(task := Toy(), plan(**changes))
-    assert fit(task, whole, tmp_path / "whole.pt", Watcher())
+@pytest.mark.parametrize(
+    ("changes", "conduct"),
+    [
+        ({}, {}),
+        ({"ema_decay": 0.0}, {}),
+        ({"ema_warmup": True}, {"accumulation": 2}),
+        ({"dtype": "bfloat16"}, {}),
+        ({"seed": 3, "clip_grad": None}, {}),
+        ({"optimizer": "sgd", "schedule": "step"}, {}),
+    ],
+    ids=str,
+)
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, stop_at, changes, conduct):
+    conduct = Conduct(**conduct)
+    whole = state_of(**changes)
+    assert fit(whole, Checkpoints(tmp_path / "whole"), [], conduct)
 
-    path = tmp_path / "halved.pt"
-    first, watcher = new_state(task := Toy(), plan(**changes)), Watcher()
-    assert not fit(task, first, path, watcher, should_stop=lambda: watcher.steps == stop_at)
-    assert first.step == read_state(path)["step"] == stop_at
+    halved = Checkpoints(tmp_path / "halved")
+    first, watcher = state_of(**changes), Watcher()
+    assert not fit(first, halved, [watcher], conduct, should_stop=lambda: len(watcher.steps) == stop_at)
+    assert first.step == read_checkpoint(halved.newest())["step"] == stop_at
     torch.manual_seed(999)  # whatever happened in between
-    second = new_state(task := Toy(), plan(**changes))
-    second.load(path)
-    assert fit(task, second, path, Watcher())
+    second = state_of(**changes)
+    second.load(read_checkpoint(halved.newest()))
+    assert fit(second, halved, [], conduct)
 
     assert second.step == whole.step == 2 * STEPS
     assert_identical(weights(second), weights(whole))
     untimed = [[{**row, "seconds": 0} for row in state.history] for state in (second, whole)]
-    assert untimed[0] == untimed[1] and len(untimed[0]) == 2
+    assert untimed[0] == untimed[1] and len(untimed[0]) == 2 and second.best == whole.best
 
 
 def test_a_finished_run_stays_finished(tmp_path):
-    state = new_state(task := Toy(), plan())
-    assert fit(task, state, tmp_path / "c.pt", Watcher())
-    before, watcher = {key: value.clone() for key, value in weights(state).items()}, Watcher()
-    assert fit(task, state, tmp_path / "c.pt", watcher) and watcher.steps == 0
+    state, checkpoints = state_of(), Checkpoints(tmp_path)
+    assert fit(state, checkpoints, [])
+    before, watcher = weights(state), Watcher()
+    assert fit(state, checkpoints, [watcher]) and not watcher.steps
     assert_identical(weights(state), before)
 
 
-def test_the_watcher_hears_every_step_and_epoch_and_the_history_keeps_the_mean_loss(tmp_path):
-    losses, watcher = [], Watcher()
-    watcher.stepped = lambda state, loss: losses.append(loss)
-    state = new_state(task := Toy(), plan())
-    fit(task, state, tmp_path / "c.pt", watcher)
-    assert len(losses) == 10 and watcher.epochs == [1, 2]
-    assert [row["train_loss"] for row in state.history] == pytest.approx([sum(losses[:5]) / 5, sum(losses[5:]) / 5])
-    assert [row["step"] for row in state.history] == [5, 10] and state.history[1]["top1"] == 2.0
+def test_watchers_hear_of_every_step_epoch_and_best_score_and_the_history_keeps_mean_losses(tmp_path):
+    state, watcher = state_of(), Watcher()
+    fit(state, Checkpoints(tmp_path), [watcher])
+    assert [step.number for step in watcher.steps] == list(range(1, 11)) and watcher.epochs == [1, 2]
+    assert {step.images for step in watcher.steps} == {8} and watcher.steps[0].grad_norm > 0
+    losses = [step.losses for step in watcher.steps]
+    for loss in losses:
+        assert loss["total"] == pytest.approx(loss["square"] + loss["absolute"])
+    for row, part in zip(state.history, (losses[:5], losses[5:]), strict=True):
+        assert row["train_loss"] == pytest.approx(sum(loss["total"] for loss in part) / 5)
+        assert row["train_square"] == pytest.approx(sum(loss["square"] for loss in part) / 5)
+    assert [row["step"] for row in state.history] == [5, 10]
+    scores = [(row["fit"], row["ema_fit"]) for row in state.history]
+    assert state.best == {"model": max(s[0] for s in scores), "average": max(s[1] for s in scores)}
+    assert {which for _, which, _ in watcher.better} == {"model", "average"}
+    last = {which: (step, kept) for step, which, kept in watcher.better}
+    if last["average"][0] == 10:
+        assert_identical(last["average"][1], full_weights(state, "average"))
+
+
+def test_evaluations_may_be_rarer_but_the_last_epoch_has_one(tmp_path):
+    state = state_of(epochs=5)
+    fit(state, Checkpoints(tmp_path), [], Conduct(evaluate_every=2))
+    assert ["fit" in row for row in state.history] == [False, True, False, True, True]
 
 
 def test_it_learns(tmp_path):
-    state = new_state(task := Toy(), plan(epochs=60))
-    fit(task, state, tmp_path / "c.pt", Watcher())
+    state = state_of(epochs=60)
+    fit(state, Checkpoints(tmp_path), [])
     assert state.history[-1]["train_loss"] < 0.5 * state.history[0]["train_loss"]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(tmp_path):
-    path, watcher = tmp_path / "c.pt", Watcher()
-    state = new_state(task := Toy(bad_step=4), plan())
-    fit(task, state, path, watcher, should_stop=lambda: watcher.steps == 2)
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 5; try a smaller --lr"):
-        fit(task, state, path, watcher)
-    assert read_state(path)["step"] == 2
+def test_accumulation_is_one_large_batch():
+    task = Line(batch_norm=False)
+    whole, parts = state_of(task), state_of(task)
+    for step in range(3):
+        for state, accumulation in ((whole, 1), (parts, 4)):
+            share = Share(0, 1, accumulation)
+            train_step(state, list(task.batches(step, step + 1, share)), share, Checkpoints("unused"))
+    for name, value in weights(parts).items():
+        torch.testing.assert_close(value, weights(whole)[name], rtol=1e-5, atol=1e-6)
 
 
-def test_checkpoints_are_written_on_the_way(tmp_path):
-    path, seen, watcher = tmp_path / "c.pt", [], Watcher()
-    watcher.stepped = lambda state, loss: seen.append(read_state(path)["step"] if path.exists() else 0)
-    fit(task := Toy(), new_state(task, plan()), path, watcher, save_every_s=0.0)
-    assert seen == list(range(10)) and os.listdir(tmp_path) == ["c.pt"]
-
-
-def test_a_step_uses_the_rate_of_the_plan_clips_and_spares_vectors_from_decay():
-    state = new_state(task := Toy(), plan(clip_grad=1e-6))
-    train_step(task, state)
-    assert {group["lr"] for group in state.optimizer.param_groups} == {plan().lr_at(0, STEPS)}
-    norm = torch.stack([parameter.grad.norm() for parameter in task.model.parameters()]).norm()
-    assert norm <= 1.01e-6
-    decayed = {id(p) for group in state.optimizer.param_groups if group["weight_decay"] for p in group["params"]}
-    assert decayed == {id(p) for p in task.model.parameters() if p.dim() > 1}
-
-
-def test_the_average_by_its_formula():
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(model.weight)
-    average, want = WeightAverage(model, 0.5), 0.0
-    for step in range(20):
-        nn.init.constant_(model.weight, step + 1.0)
-        average.update(model, step)
-        decay = min(0.5, (1 + step) / (10 + step))
-        want = decay * want + (1 - decay) * (step + 1)
-        assert average.model.weight.item() == pytest.approx(want)
-    assert not average.model.training and not average.model.weight.requires_grad
-
-
-def test_the_average_takes_counters_as_they_are():
-    model = nn.BatchNorm1d(2)
-    average = WeightAverage(model, 0.9)
-    model(torch.randn(8, 2))
-    average.update(model, 100)
-    assert average.state_dict()["num_batches_tracked"] == 1
-    torch.testing.assert_close(average.model.running_mean, 0.1 * model.running_mean)
-
-
-def test_the_learning_rate_warms_up_and_falls_to_its_end():
-    schedule = plan(epochs=10, lr=1.0, final_lr=0.1, warmup_epochs=2.0)
-    rates = [schedule.lr_at(step, STEPS) for step in range(10 * STEPS)]
-    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert rates[10] == 1.0 and schedule.lr_at(30, STEPS) == pytest.approx(0.55) and 0.1 < rates[-1] < 0.102
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
-    assert plan(warmup_epochs=0.0).lr_at(0, STEPS) == 0.05
+def test_a_loss_that_is_not_finite_ends_the_run_names_its_source_and_keeps_the_state_before(tmp_path):
+    state, checkpoints = state_of(Line(bad_step=4)), Checkpoints(tmp_path)
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 5, first in the batch itself.*smaller --lr"):
+        fit(state, checkpoints, [])
+    assert read_checkpoint(checkpoints.newest())["step"] == 4
+    assert all(value.isfinite().all() for value in read_checkpoint(checkpoints.newest())["model"].values())
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("spoil", "named"),
     [
-        ({"epochs": 0}, "epochs is 0, expected 1 or more"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"lr": 0.0}, "lr is 0.0, expected a number above 0"),
-        ({"lr": math.nan}, "lr is nan"),
-        ({"lr": math.inf}, "lr is inf"),
-        ({"seed": -1}, "seed is -1"),
-        ({"ema_decay": 1.0}, "ema_decay is 1.0"),
-        ({"dtype": "float16"}, "dtype is 'float16', expected 'float32' or 'bfloat16'"),
+        (lambda model: model[3].register_forward_hook(lambda m, i, o: o * math.inf), r"output of '3' \(Linear\)"),
+        (lambda model: nn.init.constant_(model[0].weight, math.nan), r"the weights '0.weight'"),
     ],
+    ids=["a layer", "a weight"],
 )
-def test_a_plan_that_cannot_work(changes, message):
-    with pytest.raises(ValueError, match=message):
-        plan(**changes)
+def test_the_layer_where_it_began_is_named(tmp_path, spoil, named):
+    state = state_of()
+    spoil(state.strategy.module)
+    with pytest.raises(FloatingPointError, match=named):
+        fit(state, Checkpoints(tmp_path), [])
+
+
+def test_gradients_that_are_not_finite_end_the_run_before_the_step(tmp_path):
+    state = state_of()
+    state.strategy.module[3].weight.register_hook(lambda grad: grad * math.nan)
+    with pytest.raises(FloatingPointError, match="the norm of the gradients is nan at step 1"):
+        fit(state, Checkpoints(tmp_path), [])
+    assert all(value.isfinite().all() for value in full_weights(state, "model").values())
+
+
+def test_checkpoints_are_written_on_the_way_and_the_last_ones_stay(tmp_path):
+    checkpoints, seen, watcher = Checkpoints(tmp_path, keep=3), [], Watcher()
+    watcher.stepped = lambda state, step: seen.append([int(path.stem[-8:]) for path in checkpoints.all()])
+    fit(state_of(), checkpoints, [watcher], Conduct(save_every_steps=1))
+    assert seen == [list(range(max(1, step - 2), step + 1)) for step in range(10)]
+    assert sorted(os.listdir(tmp_path)) == [f"checkpoint_{step:08d}.pt" for step in (8, 9, 10)]
+
+
+def test_a_step_uses_the_rate_of_the_schedule_clips_and_spares_vectors_from_decay(monkeypatch):
+    state, norms = state_of(clip_grad=1e-6, warmup_lr=1e-4), []
+    optimizer = state.strategy.own_optimizer
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    step = optimizer.step
+    monkeypatch.setattr(
+        optimizer, "step", lambda *a: (norms.append(nn.utils.get_total_norm([p.grad for p in parameters])), step(*a))
+    )
+    share = Share()
+    train_step(state, list(state.task.batches(0, 1, share)), share, Checkpoints("unused"))
+    assert {group["lr"] for group in state.strategy.optimizer.param_groups} == {1e-4} and norms[0] <= 1.01e-6
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(p) for p in parameters if p.dim() > 1}
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_by_its_formula(warmup):
+    weight, want = torch.zeros(1), 0.0
+    average = WeightAverage({"weight": weight, "count": torch.tensor(0)}, 0.5, warmup)
+    for step in range(20):
+        average.update({"weight": torch.tensor([step + 1.0]), "count": torch.tensor(step)}, step)
+        decay = min(0.5, (1 + step) / (10 + step)) if warmup else 0.5
+        want = decay * want + (1 - decay) * (step + 1)
+        assert average.tensors["weight"].item() == pytest.approx(want) and average.tensors["count"] == step
+
+
+def test_the_average_is_evaluated_in_the_place_of_the_model_which_comes_back():
+    state = state_of()
+    before = full_weights(state, "model")
+    for tensor in state.average.tensors.values():
+        tensor.fill_(3)
+    with state.strategy.swapped(state.average.tensors) as model:
+        assert not model.training and all((value == 3).all() for value in model.state_dict().values())
+    assert_identical(full_weights(state, "model"), before)
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_says_why(tmp_path):
-    path, watcher = tmp_path / "c.pt", Watcher()
-    fit(task := Toy(), new_state(task, plan()), path, watcher, should_stop=lambda: True)
+    checkpoints = Checkpoints(tmp_path)
+    fit(state_of(), checkpoints, [], should_stop=lambda: True)
+    contents = read_checkpoint(checkpoints.newest())
     with pytest.raises(ValueError, match=r"epochs is 3, was 2; lr is 0.1, was 0.05.*another --output"):
-        new_state(Toy(), plan(epochs=3, lr=0.1)).load(path)
-    other = Toy()
+        state_of(epochs=3, lr=0.1).load(contents)
+    other = Line()
     other.fingerprint = "other points"
     with pytest.raises(ValueError, match="the data is other points, was points"):
-        new_state(other, plan()).load(path)
+        state_of(other).load(contents)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no checkpoint .*start without --resume"):
-        read_state(tmp_path / "missing.pt")
+        read_checkpoint(tmp_path / "missing.pt")
     path = tmp_path / "c.pt"
     path.write_bytes(b"something else")
     with pytest.raises(ValueError, match="is not a training checkpoint"):
-        read_state(path)
+        read_checkpoint(path)
     torch.save({"model": {}}, path)
     with pytest.raises(ValueError, match="is not a training checkpoint of internimage"):
-        read_state(path)
-    torch.save({"plan": asdict(plan()), "code": os.system}, path)
+        read_checkpoint(path)
+    torch.save({"format": "internimage training state 2", "code": os.system}, path)
     with pytest.raises(ValueError, match="is not a training checkpoint"):
-        read_state(path)
+        read_checkpoint(path)
+
+
+def test_a_full_disk_leaves_the_checkpoints_before_as_they_were(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    state = state_of()
+    path = checkpoints.save(state.contents())
+    before = path.read_bytes()
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    state.step = 1
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(state.contents())
+    assert os.listdir(tmp_path) == [path.name] and path.read_bytes() == before
+
+
+def test_processes_alone_agree_with_themselves():
+    assert ALONE.gather("a") == ["a"] and ALONE.any_of(True, False) == (True, False) and ALONE.is_first
+    assert ALONE.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [("a1", "a1"), ("gpu[003-007,9],b1", "gpu003"), ("n1,n2", "n1"), ("x-[12]", "x-12"), ("", "localhost")],
+)
+def test_the_first_host_of_a_list_of_slurm(nodes, host):
+    assert first_host(nodes) == host
+
+
+@pytest.mark.parametrize(
+    ("name", "world_size", "options", "message"),
+    [
+        ("dpp", 1, {}, "strategy is 'dpp', expected one of single, ddp, fsdp2"),
+        ("single", 2, {}, "strategy single is for one process, there are 2; try ddp"),
+        ("ddp", 2, {"offload": True}, "cannot offload"),
+    ],
+)
+def test_strategies_that_do_not_fit(name, world_size, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_strategy(name, Processes(world_size=world_size), **options)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

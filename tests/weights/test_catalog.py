@@ -39,7 +39,12 @@ def test_what_entries_refer_to_exists():
 def test_the_defaults_are_classifiers_of_their_size():
     assert catalog.DEFAULTS.keys() == SIZES.keys() - {"internimage_femto"}
     for size, name in catalog.DEFAULTS.items():
-        assert (ENTRIES[name].model, ENTRIES[name].num_classes, ENTRIES[name].loads_into) == (size, 1000, "classifier")
+        classes = 8142 if size == "internimage_h_meta" else 1000
+        assert (ENTRIES[name].model, ENTRIES[name].num_classes, ENTRIES[name].loads_into) == (
+            size,
+            classes,
+            "classifier",
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from xml.sax.saxutils import escape
 
 from PIL import Image, ImageDraw
 
-from ..draw import INK, PAPER, font
-from ..files import write_through
+from .draw import INK, PAPER, font
+from .files import write_through
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
@@ -20,14 +20,14 @@ _ANCHORS = {"start": "l", "middle": "m", "end": "r"}
 _OUT, _FINE = 2, 2  # pixels of the PNG for each unit; how much finer it is drawn before it is reduced
 
 
-def picture_format(path: Path) -> str:
+def picture_format(path: Path, option: str = "") -> str:
     """The suffix of a picture to write.
 
     Raises:
-        ValueError: it is none that is written.
+        ValueError: it is none that is written; the message names the ``option`` that asks for it.
     """
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"--plot {path} ends in {path.suffix!r}, expected {' or '.join(FORMATS)}")
+        raise ValueError(f"{f'{option} {path}'.strip()} ends in {path.suffix!r}, expected {' or '.join(FORMATS)}")
     return path.suffix.lower()
 
 

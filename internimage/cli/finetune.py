@@ -1,0 +1,114 @@
+"""``internimage finetune``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options, training
+
+if TYPE_CHECKING:
+    from ..recipes import ClassificationRecipe
+
+
+def finetune(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|FILE|NAME",
+            help="Your pictures: a folder a class, with train and val folders or without, a list, an archive, hf:NAME.",
+        ),
+    ],
+    model: options.Model = None,
+    val: Annotated[
+        str | None,
+        typer.Option("--val", metavar="DIR|FILE", help="What to measure on; else part of the pictures is held out."),
+    ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option("--held-out", help="The share of that part; by the number of pictures unless given."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Where to write; runs/finetune_NAME unless given.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=32, help="Side of the input in pixels; the model's unless given.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="By the number of pictures unless given.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images of one step over all processes.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another run, another part held out.")] = 0,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, or bfloat16 or float16 for autocast.")] = "float32",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value for a field of the recipe; may come again."),
+    ] = None,
+    resume: training.Resume = False,
+    auto_resume: training.AutoResume = False,
+    workers: training.Workers = None,
+    bad_pictures: training.BadPictures = "skip",
+    cache: training.Cache = "no",
+    strategy: training.Strategy = None,
+    offload: training.Offload = False,
+    accumulation: training.Accumulation = 1,
+    compile: training.Compile = False,
+    deterministic: training.Deterministic = False,
+    save_every: training.SaveEvery = 0,
+    keep: training.Keep = 2,
+    evaluate_every: training.EvaluateEvery = 1,
+    json: options.Json = False,
+    device: options.Device = None,
+) -> None:
+    """Teach a trained model your own classes.
+
+    The classes are what the folders are called. A part of each class is held out to measure on, unless there is one
+    already. Epochs, learning rate, which levels learn, and how far pictures are changed follow from the number of
+    pictures; the model prepares them as it was used to.
+
+    Without --model the small embedded model learns, with no network; a released one, or a file of yours, knows more.
+
+    Writes one file that classify, evaluate and internimage.load take, with the names of the classes inside.
+
+    Example: [bold]internimage finetune pictures/ --model internimage_t[/bold]
+    """
+    from ..train.finetuning import make_recipe, open_parts
+
+    parts = open_parts(data, val, held_out, seed)
+    recipe = make_recipe(parts, model, data, image_size)
+    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "dtype": dtype}
+    recipe = _overridden(recipe, {key: value for key, value in given.items() if value is not None}, set_ or [])
+    folder = output or Path("runs") / f"finetune_{recipe.subject}"
+    running = training.Running(
+        workers=workers,
+        bad_pictures=bad_pictures,
+        cache=cache,
+        device=device,
+        strategy=strategy,
+        offload=offload,
+        accumulation=accumulation,
+        compile=compile,
+        deterministic=deterministic,
+        save_every=save_every,
+        keep=keep,
+        evaluate_every=evaluate_every,
+        resume=resume,
+        auto_resume=auto_resume,
+        json=json,
+    )
+
+    raise typer.Exit(training.run(recipe, folder, running, parts.both()))
+
+
+def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
+    from ..recipes.overrides import override
+
+    if "lr" in given:  # both stay below it
+        given |= {name: min(getattr(recipe, name), given["lr"]) for name in ("min_lr", "warmup_lr")}
+    return override(replace(recipe, **given), settings)

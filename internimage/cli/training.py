@@ -1,0 +1,273 @@
+"""What ``train`` and ``finetune`` share: how a run is conducted, and what is told on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..recipes import ClassificationRecipe
+    from ..train.classification import ClassificationTask
+    from ..train.processes import Processes
+    from ..train.source import Source
+    from ..train.state import TrainingState
+
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        help="single, ddp, fsdp2, deepspeed-1, -2 or -3; single for one process, ddp for more unless given.",
+        rich_help_panel="Scale",
+    ),
+]
+Offload = Annotated[
+    bool,
+    typer.Option("--offload", help="Keep optimizer states in the memory of the host.", rich_help_panel="Scale"),
+]
+Accumulation = Annotated[
+    int,
+    typer.Option(
+        "--accumulation",
+        min=1,
+        help="Micro-batches of each process a step; the batch size of the recipe stays what it is.",
+        rich_help_panel="Scale",
+    ),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Run the model through torch.compile.", rich_help_panel="Scale")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=0, help="Processes that read pictures, of each process that trains.", rich_help_panel="Data"
+    ),
+]
+BadPictures = Annotated[
+    str,
+    typer.Option("--bad-pictures", help="skip those that cannot be read, or raise.", rich_help_panel="Data"),
+]
+Cache = Annotated[
+    str,
+    typer.Option(
+        "--cache",
+        help="Files kept in memory: no, full (all in each process) or part (its own).",
+        rich_help_panel="Data",
+    ),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic", help="Use only algorithms that give the same bits every time, also on a card.",
+        rich_help_panel="Run",
+    ),
+]  # fmt: skip
+SaveEvery = Annotated[
+    int,
+    typer.Option(
+        "--save-every", min=0, help="Steps between checkpoints; 0 saves every two minutes.", rich_help_panel="Run"
+    ),
+]
+Keep = Annotated[int, typer.Option("--keep", min=1, help="Checkpoints that stay.", rich_help_panel="Run")]
+EvaluateEvery = Annotated[
+    int, typer.Option("--evaluate-every", min=1, help="Epochs between evaluations.", rich_help_panel="Run")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --output, exactly.", rich_help_panel="Run")]
+AutoResume = Annotated[
+    bool,
+    typer.Option(
+        "--auto-resume", help="Continue the run in --output if there is one, else start it.", rich_help_panel="Run"
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a run is conducted; none of it changes what comes out, but for rounding in another order."""
+
+    val: str = ""
+    workers: int | None = None
+    bad_pictures: str = "skip"
+    cache: str = "no"
+    device: str | None = None
+    strategy: str | None = None
+    offload: bool = False
+    accumulation: int = 1
+    compile: bool = False
+    deterministic: bool = False
+    save_every: int = 0
+    keep: int = 2
+    evaluate_every: int = 1
+    resume: bool = False
+    auto_resume: bool = False
+    json: bool = False
+
+
+def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any = None) -> int:
+    """Train and write; returns the exit code.
+
+    Args:
+        parts: the pictures to learn from and those to measure on, where they are open already.
+    """
+    from ..train.processes import started_processes, stop_processes
+
+    processes = started_processes(running.device)
+    try:
+        _check_output(folder, running, processes)
+        if running.deterministic:
+            _be_deterministic()
+        return _run(recipe, _open(recipe, running, processes, parts), folder, running, processes)
+    finally:
+        stop_processes()
+
+
+def _open(recipe: ClassificationRecipe, running: Running, processes: Processes, parts: Any) -> Source:
+    """The pictures, with a bar while files are read."""
+    from ..train.sources import Reading, open_source
+    from .progress import progress_bar
+
+    workers = default_workers(processes.world_size) if running.workers is None else running.workers
+    reading = Reading(
+        val=running.val,
+        workers=workers,
+        bad=running.bad_pictures,
+        cache=running.cache,
+        accumulation=running.accumulation,
+    )
+    bar = progress_bar("reading")
+    bar.disable = bar.disable or not processes.is_first
+    with bar:
+        task = bar.add_task("", total=None)
+        return open_source(
+            recipe, processes, reading, lambda done, total: bar.update(task, completed=done, total=total), parts
+        )
+
+
+def default_workers(processes: int) -> int:
+    """A reader for each core but one, shared out, at most eight; none where there is one core or two."""
+    import os
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, (cores - 1) // max(processes, 1)) if cores > 2 else 0
+
+
+def _check_output(folder: Path, running: Running, processes: Processes) -> None:
+    """Refuse before any work what would only fail, or destroy a run, later."""
+    from ..train.checkpoint import Checkpoints
+
+    newest = Checkpoints(folder).newest()
+    processes.wait()  # nobody writes before all have looked
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output {folder} is a file, expected a folder")
+    if newest and not (running.resume or running.auto_resume):
+        raise ValueError(f"{folder} holds a run already; continue it with --resume, or choose another --output")
+    if running.resume and not newest:
+        raise FileNotFoundError(f"there is nothing to resume in {folder}; leave out --resume to start")
+
+
+def _be_deterministic() -> None:
+    import os
+
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+
+
+def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Running, processes: Processes) -> int:
+    from ..files import make_folder
+    from ..train.checkpoint import Checkpoints, read_checkpoint
+    from ..train.classification import ClassificationTask
+    from ..train.interrupt import StopOnSignal
+    from ..train.loop import Conduct, fit
+    from ..train.run_report import write_run_report
+    from ..train.state import new_state
+    from ..train.strategies import make_strategy
+    from .output import messenger, text
+    from .training_progress import Progress
+
+    checkpoints = Checkpoints(folder, running.keep)
+    newest = checkpoints.newest()
+    task = ClassificationTask(recipe, source, fresh=newest is None)
+    strategy = make_strategy(running.strategy, processes, running.offload, running.compile)
+    state = new_state(task, recipe, strategy)
+    if newest:
+        state.load(read_checkpoint(newest), newest)
+    conduct = Conduct(
+        accumulation=running.accumulation,
+        save_every_steps=running.save_every,
+        evaluate_every=running.evaluate_every,
+    )
+    if not processes.is_first:
+        with StopOnSignal() as stop:
+            finished = fit(state, checkpoints, [], conduct, stop)
+        _final_weights(state)
+        return 0 if finished else 128 + stop.signal
+    make_folder(folder, "--output")
+    err = messenger()
+    err.print(text(introduction(task, state, folder)))
+    for line in task.remarks:
+        err.print(text(line))
+    with StopOnSignal() as stop, Progress(state) as progress:
+        finished = fit(state, checkpoints, [*writers(state, folder), progress], conduct, stop)
+    weights = _final_weights(state)
+    for reason in task.source.skipped():
+        err.print(text(f"skipped: {reason}"))
+    if not finished:
+        write_run_report(task, state, folder, finished=False)
+        err.print(text(f"stopped after step {state.step}; the same command with --resume continues"))
+        return 128 + stop.signal if stop.signal else 1
+    _finish(task, state, weights, folder, running.json)
+    return 0
+
+
+def _final_weights(state: TrainingState) -> dict[str, Tensor]:
+    from ..train.loop import full_weights
+
+    return full_weights(state, "average")
+
+
+def writers(state: TrainingState, folder: Path) -> list[Any]:
+    """What writes files while a run goes on."""
+    from ..train.watchers import BestWeights, Tables, TensorBoard
+
+    return [Tables(folder), BestWeights(folder), TensorBoard(folder, state.step)]
+
+
+def introduction(task: ClassificationTask, state: TrainingState, folder: Path) -> str:
+    """What is about to be done, in one line."""
+    recipe, processes = task.recipe, state.processes
+    parameters = sum(parameter.numel() for parameter in state.strategy.module.parameters())
+    start = f", from step {state.step}" if state.step else ""
+    many = f" on {processes.world_size} processes ({state.strategy.name})" if processes.world_size > 1 else ""
+    held_out = f", {task.source.held_out_count:,} more held out" if task.source.held_out_count else ""
+    return (
+        f"{recipe.name}: {parameters:,} parameters, {task.fingerprint}{held_out}, {recipe.epochs} epochs of "
+        f"{task.steps_per_epoch} steps{many}{start}; writing to {folder}"
+    )
+
+
+def _finish(
+    task: ClassificationTask, state: TrainingState, weights: dict[str, Tensor], folder: Path, json: bool
+) -> None:
+    """Write the trained model and say how good it is."""
+    from ..train.run_report import write_run_report
+    from .output import print_json, printer, text
+
+    last = state.history[-1]
+    prefix = "ema_" if state.average is not None else ""
+    scores = {name: last[f"{prefix}{name}"] for name in ("top1", "top5") if f"{prefix}{name}" in last}
+    model = folder / f"{task.recipe.name}.safetensors"
+    task.save(model, weights, scores)
+    report = write_run_report(task, state, folder, finished=True)
+    if json:
+        told = {"model": str(model), "report": str(report), "steps": state.step}
+        print_json({"recipe": task.recipe.name, **told, **last})
+        return
+    score = f", top-1 {scores['top1']:.2f} % of the held-out pictures" if scores else ""
+    printer().print(text(f"{model}: {state.step:,} steps in {state.seconds / 60:.1f} minutes{score}; {report}"))

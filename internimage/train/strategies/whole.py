@@ -1,0 +1,24 @@
+"""A whole model in each process, for evaluation, where the one that is trained is spread over the processes.
+
+Processes may evaluate different numbers of batches, or a single one of them alone; a spread model would wait for the
+others in every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+from torch import Tensor, nn
+
+
+def outline(model: nn.Module) -> nn.Module:
+    """The modules without memory."""
+    return deepcopy(model).to("meta")
+
+
+def filled(outline: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A model of such an outline that holds ``tensors``, in evaluation mode."""
+    model = deepcopy(outline)
+    model.load_state_dict(dict(tensors), assign=True)
+    return model.eval()

@@ -1,0 +1,120 @@
+"""What tests start on several processes: ``torchrun -m tests.train.spread_run FOLDER JSON``.
+
+A few steps of a tiny classifier; each process writes what it saw to ``FOLDER/rank.json``, the first one checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from internimage.data.order import Share
+from internimage.data.seeds import seeded
+from internimage.models import create_model
+from internimage.train.checkpoint import Checkpoints, read_checkpoint
+from internimage.train.loop import Conduct, fit, full_weights
+from internimage.train.processes import Processes, started_processes, stop_processes
+from internimage.train.recipe import TrainingRecipe
+from internimage.train.state import TrainingState, new_state
+from internimage.train.strategies import make_strategy
+from internimage.weights.own import save_tensors
+
+STEPS, BATCH = 7, 8
+NETWORK = dict(channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), level2_post_norm_block_ids=(1,))
+
+
+def recipe(**changes) -> TrainingRecipe:
+    settings = dict(
+        name="spread", epochs=1, batch_size=BATCH, lr=1e-3, min_lr=0.0, warmup_lr=1e-3, warmup_epochs=0, eps=1e-4,
+        clip_grad=1.0, ema_decay=0.9,
+    )  # fmt: skip
+    listed = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    return TrainingRecipe(**{**settings, **listed})
+
+
+class Noise:
+    """Three classes of noise, a network of the kind of H: attention pooling, and no batch norm."""
+
+    fingerprint, steps_per_epoch, score = "noise", STEPS, "top1"
+
+    def __init__(self, batch_norm: bool = False) -> None:
+        self.batch_norm = batch_norm
+
+    def make_model(self) -> nn.Module:
+        torch.manual_seed(0)
+        if self.batch_norm:
+            return create_model("internimage_femto", num_classes=3, channels=16, depths=(1, 1, 1, 1), in_chans=3)
+        return create_model("internimage_h", num_classes=3, **NETWORK)
+
+    def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
+        size = share.micro_batch_size(BATCH)
+        for step in range(first_step, last_step):
+            with seeded(step):
+                images, targets = torch.randn(BATCH, 3, 32, 32), torch.randint(3, (BATCH,))
+            for micro in range(share.accumulation):
+                part = slice(share.number(micro) * size, (share.number(micro) + 1) * size)
+                yield images[part], targets[part]
+
+    def images_in(self, batch) -> int:
+        return len(batch[1])
+
+    def loss(self, model: nn.Module, batch) -> dict[str, Tensor]:
+        return {"cross_entropy": F.cross_entropy(model(batch[0]).float(), batch[1])}
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, processes: Processes) -> dict[str, float]:
+        """The first process has three batches, the others one: nothing in the model may wait for them."""
+        with seeded(99):
+            images = torch.randn(4, 3, 32, 32)
+        logits = [model(images) for _ in range(3 if processes.is_first else 1)][0]
+        return {"top1": float(processes.sum(logits.float().abs().sum()))}
+
+    def save(self, path, weights, scores) -> None:
+        save_tensors(path, weights, {})
+
+
+def held(state: TrainingState) -> dict[str, object]:
+    """What this process holds, in numbers."""
+    model, optimizer = state.strategy.module, state.strategy.optimizer
+    tensors = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor) and v.dim()]
+    local = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+    return {
+        "world_size": state.processes.world_size,
+        "optimizer": type(getattr(model, "optimizer", optimizer)).__name__,
+        "parameter": type(next(model.parameters())).__name__,
+        "parameters": sum(tensor.numel() for tensor in state.strategy.named_tensors().values()),
+        "states": sum(tensor.numel() for tensor in local),
+    }
+
+
+def run(folder: Path, request: dict) -> None:
+    processes = started_processes("cpu")
+    task, folder_of_checkpoints = Noise(request.get("batch_norm", False)), folder / request["name"]
+    strategy = make_strategy(request["strategy"], processes, offload=request.get("offload", False))
+    state = new_state(task, recipe(**request.get("recipe", {})), strategy)
+    if request.get("resume"):
+        state.load(read_checkpoint(request["resume"]))
+    checkpoints = Checkpoints(folder_of_checkpoints)
+    until = request.get("until", STEPS)
+    fit(state, checkpoints, [], Conduct(accumulation=request.get("accumulation", 1)), lambda: state.step >= until)
+    weights = full_weights(state, "model")
+    if processes.is_first:
+        task.save(folder_of_checkpoints / "model.safetensors", weights, {})
+    row = {**held(state), "step": state.step, "history": state.history}
+    (folder_of_checkpoints / f"{processes.rank}.json").write_text(json.dumps(row))
+    processes.wait()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    where = Path(sys.argv[1])
+    for each in json.loads(sys.argv[2]):  # several runs of one start: importing takes longer than training
+        (where / each["name"]).mkdir(parents=True, exist_ok=True)
+        run(where, each)
+    stop_processes()
