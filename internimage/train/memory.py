@@ -62,8 +62,7 @@ def step_peak(model: nn.Module, step: Step) -> Peak:
         model: on the meta device, its kernels chosen with ``backend="cpu"``; it takes (N, in_chans, H, W). Afterwards
             it is of no use.
     """
-    compute = getattr(torch, step.dtype)
-    stored = compute if step.whole else torch.float32
+    stored = getattr(torch, step.dtype) if step.whole else torch.float32
     if hasattr(model, "set_grad_checkpointing"):
         model.set_grad_checkpointing(step.checkpointing)
     model.train()
@@ -76,7 +75,7 @@ def step_peak(model: nn.Module, step: Step) -> Peak:
                 parameter.register_post_accumulate_grad_hook(held.count_gradient)
             with _autocast(step):
                 loss = _loss(model(image))
-            loss.backward()
+            torch.autograd.backward(loss)
     return Peak(held.peak, held.peak_without_gradients)
 
 

@@ -49,7 +49,7 @@ class Fsdp2:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
         if recipe.dtype == "float16":
             raise ValueError(
-                "strategy fsdp2 does not scale losses for float16; take --dtype bfloat16, or --strategy ddp"
+                "strategy fsdp2 does not scale losses for float16; take --dtype bfloat16, or ddp"
             )
         join_alone(self.processes)
         self.outline = outline(model)
