@@ -41,8 +41,8 @@ def recipe(**changes) -> TrainingRecipe:
 class Noise:
     """Three classes of noise, a network of the kind of H: attention pooling, and no batch norm.
 
-    Its offsets stay as they are: where a sample lies within a rounding of a grid line, its gradient jumps, and runs that
-    differ by roundings would part.
+    Its offsets stay as they are: where a sample lies within a rounding of a grid line, its gradient jumps, and runs
+    that differ by roundings would part.
     """
 
     fingerprint, steps_per_epoch, score = "noise", STEPS, "top1"

@@ -18,7 +18,6 @@ from ..processes import Processes, join_alone
 from ..recipe import TrainingRecipe
 from .whole import filled, outline
 
-
 BUCKET = 50_000_000
 """Numbers that are exchanged at a time; in stage 3 twice as many parameters are whole at a time."""
 
@@ -60,7 +59,9 @@ class Zero:
         self.optimizer = make_optimizer(model)
         with _rates_of_zero(self.optimizer):  # DeepSpeed makes the states by a step, which would decay the weights
             self.engine, *_ = deepspeed.initialize(
-                model=model, optimizer=self.optimizer, config=_config(self.stage, self.offload, recipe, bucket_of(model))
+                model=model,
+                optimizer=self.optimizer,
+                config=_config(self.stage, self.offload, recipe, bucket_of(model)),
             )
         self.model, self.module, self.zero = model, self.engine, self.engine.optimizer
         self._begin_states()
@@ -244,8 +245,9 @@ def _rates_of_zero(optimizer: Optimizer) -> Iterator[None]:
 
 
 def bucket_of(model: nn.Module) -> int:
-    """:data:`BUCKET`, or the whole model where that is smaller: DeepSpeed reserves what it is told."""
-    return min(BUCKET, sum(parameter.numel() for parameter in model.parameters()))
+    """:data:`BUCKET`, or the whole model where that is smaller: DeepSpeed reserves what it is told, an even number."""
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    return min(BUCKET, numbers + numbers % 2)
 
 
 def _config(stage: int, offload: bool, recipe: TrainingRecipe, bucket: int) -> dict[str, Any]:
