@@ -163,6 +163,65 @@ def model(
 
 
 @app.command()
+def loader(
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="[DATA]", help="As train takes it; made-up JPEGs of 500x375 pixels unless given."),
+    ] = None,
+    workers: Annotated[
+        str, typer.Option("--workers", metavar="N,...", help="Numbers of worker processes, 0 for none.")
+    ] = "0,1,2",
+    size: Annotated[int, typer.Option("--size", min=1, help="Side of the pictures that come out, in pixels.")] = 224,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures of a batch.")] = 64,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="Length of each measurement.")] = 10.0,
+    target: Annotated[
+        float | None, typer.Option("--target", metavar="IMAGES/S", help="Say how many workers so many images need.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Time reading, decoding and augmenting pictures for training.
+
+    Example: [bold]internimage bench loader pictures/ --workers 1,4,8 --target 1500[/bold]
+    """
+    import tempfile
+
+    from ..bench import loader as bench_loader
+    from .output import print_json
+
+    numbers = _worker_numbers(workers)
+    with tempfile.TemporaryDirectory() as folder:
+        if data is None:
+            typer.echo("making up pictures", err=True)
+            bench_loader.make_up(Path(folder))
+        found = bench_loader.measure(
+            *(data or folder, numbers, size, batch_size, seconds),
+            say=lambda line: typer.echo(f"measuring {line}", err=True),
+        )
+    found["data"] = data or "made-up JPEGs of 500x375 pixels"
+    found["workers_needed"] = None if target is None else bench_loader.workers_needed(found["rates"], target)
+    print_json(found) if json else _show_loader(found, target)
+
+
+def _worker_numbers(text: str) -> list[int]:
+    numbers = [int(part) if part.strip().isdigit() else -1 for part in text.split(",")]
+    if min(numbers) < 0:
+        raise typer.BadParameter(f"--workers is {text!r}, expected numbers such as 0,2,4")
+    return numbers
+
+
+def _show_loader(found: dict[str, Any], target: float | None) -> None:
+    from .output import printer, text
+
+    cpu = found["machine"]["cpu"]
+    lines = [f"{found['data']}: {found['pictures']:,} pictures, to {found['image_size']} pixels, on {cpu}"]
+    lines += [f"  {name.replace('_', ' '):<20}{value:8.2f} ms a picture" for name, value in found["steps_ms"].items()]
+    lines += [f"  {rate['workers']} workers{rate['images_per_s']:18,.1f} images/s" for rate in found["rates"]]
+    if found["workers_needed"] is not None:
+        lines.append(f"  {target:g} images/s need {found['workers_needed']:.1f} workers, a core each")
+    printer().print(text("\n".join(lines)))
+
+
+@app.command()
 def show(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Results that the benchmark wrote.")],
     markdown: Markdown = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
     from ..recipes import ClassificationRecipe
     from ..train.classification import ClassificationTask
-    from ..train.loop import Step
     from ..train.processes import Processes
     from ..train.source import Source
     from ..train.state import TrainingState
@@ -187,9 +185,11 @@ def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Ru
     from ..train.classification import ClassificationTask
     from ..train.interrupt import StopOnSignal
     from ..train.loop import Conduct, fit
+    from ..train.run_report import write_run_report
     from ..train.state import new_state
     from ..train.strategies import make_strategy
     from .output import messenger, text
+    from .training_progress import Progress
 
     checkpoints = Checkpoints(folder, running.keep)
     newest = checkpoints.newest()
@@ -219,6 +219,7 @@ def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Ru
     for reason in task.source.skipped():
         err.print(text(f"skipped: {reason}"))
     if not finished:
+        write_run_report(task, state, folder, finished=False)
         err.print(text(f"stopped after step {state.step}; the same command with --resume continues"))
         return 128 + stop.signal if stop.signal else 1
     _finish(task, state, weights, folder, running.json)
@@ -255,6 +256,7 @@ def _finish(
     task: ClassificationTask, state: TrainingState, weights: dict[str, Tensor], folder: Path, json: bool
 ) -> None:
     """Write the trained model and say how good it is."""
+    from ..train.run_report import write_run_report
     from .output import print_json, printer, text
 
     last = state.history[-1]
@@ -262,71 +264,10 @@ def _finish(
     scores = {name: last[f"{prefix}{name}"] for name in ("top1", "top5") if f"{prefix}{name}" in last}
     model = folder / f"{task.recipe.name}.safetensors"
     task.save(model, weights, scores)
+    report = write_run_report(task, state, folder, finished=True)
     if json:
-        print_json({"recipe": task.recipe.name, "model": str(model), "steps": state.step, **last})
+        told = {"model": str(model), "report": str(report), "steps": state.step}
+        print_json({"recipe": task.recipe.name, **told, **last})
         return
     score = f", top-1 {scores['top1']:.2f} % of the held-out pictures" if scores else ""
-    printer().print(text(f"{model}: {state.step:,} steps in {state.seconds / 60:.1f} minutes{score}"))
-
-
-class Progress:
-    """A bar with loss, images a second, memory and time left; a line after each epoch."""
-
-    def __init__(self, state: TrainingState) -> None:
-        from .progress import progress_bar
-
-        self.bar = progress_bar("training")
-        self.line = self.bar.add_task("", total=state.total_steps, completed=state.step)
-        self.rate, self.loss, self.last = 0.0, 0.0, time.perf_counter()
-
-    def __enter__(self) -> Progress:
-        self.bar.start()
-        self.last = time.perf_counter()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def stepped(self, state: TrainingState, step: Step) -> None:
-        """Smoothed loss and images a second, fetching included."""
-        now = time.perf_counter()
-        rate = step.images / (now - self.last)
-        self.rate = rate if not self.rate else 0.95 * self.rate + 0.05 * rate
-        self.loss = step.losses["total"] if not self.loss else 0.95 * self.loss + 0.05 * step.losses["total"]
-        self.last = now
-        told = f"loss {self.loss:.3f}, {self.rate:.0f} images/s, {peak_gib(state):.1f} GiB"
-        self.bar.update(self.line, completed=state.step, description=told)
-
-    def finished_epoch(self, state: TrainingState) -> None:
-        """One line."""
-        from .output import text
-
-        row = state.history[-1]
-        score = f", top-1 {row['top1']:.2f} % of the held-out pictures" if "top1" in row else ""
-        average = f" ({row['ema_top1']:.2f} % averaged)" if "ema_top1" in row else ""
-        left = state.seconds / row["epoch"] * (state.recipe.epochs - row["epoch"]) / 60
-        self.bar.console.print(
-            text(
-                f"epoch {row['epoch']:g} of {state.recipe.epochs}: loss {row['train_loss']:.3f}{score}{average}, "
-                f"{self.rate:.0f} images/s, {peak_gib(state):.1f} GiB, {left:.0f} minutes left"
-            )
-        )
-        self.last = time.perf_counter()
-
-    def improved(self, state: TrainingState, which: str, weights: dict[str, Tensor]) -> None:
-        """The line of the epoch has told it."""
-
-
-def peak_gib(state: TrainingState) -> float:
-    """The most memory taken so far: of the card, or of this process."""
-    import torch
-
-    if state.processes.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(state.processes.device) / 2**30
-    try:
-        import resource
-        import sys
-    except ImportError:  # Windows
-        return 0.0
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    printer().print(text(f"{model}: {state.step:,} steps in {state.seconds / 60:.1f} minutes{score}; {report}"))

@@ -35,9 +35,7 @@ def read_imagenet_22k(folder: str | Path, root: str | Path | None = None) -> Pic
     table = lines_table(path)
     for index, label in enumerate(table.labels):
         if label not in number_of:
-            raise ValueError(
-                f"{path}: {table.where(index)} has the class {label!r}, which {CLASSES_FILE} does not list"
-            )
+            raise ValueError(f"{path}: {table.where(index)} has the class {label!r}, unknown to {CLASSES_FILE}")
     if not table.names:
         raise ValueError(f"{path} names no pictures")
     if root is None:

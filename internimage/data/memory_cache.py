@@ -31,7 +31,7 @@ class CachedPictures(StoredPictures):
     def __init__(self, pictures: StoredPictures, blocks: list[Tensor], place_of: Tensor) -> None:
         self.pictures, self.blocks, self.place_of = pictures, blocks, place_of
         self.names, self.labels, self.class_names = pictures.names, pictures.labels, pictures.class_names
-        self.place, self.extras = pictures.place, pictures.extras
+        self.place, self.extras, self.at_least = pictures.place, pictures.extras, pictures.at_least
 
     @property
     def cached(self) -> int:

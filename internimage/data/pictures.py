@@ -97,8 +97,14 @@ def read_picture(source: str | Path, *, timeout: float = TIMEOUT_SECONDS, max_by
         raise PictureError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def decode(file: IO[bytes], name: str) -> Image.Image:
-    """The picture in an open file; ``name`` is for the message of the PictureError."""
+def decode(file: IO[bytes], name: str, at_least: int | None = None) -> Image.Image:
+    """The picture in an open file.
+
+    Args:
+        name: for the message of the PictureError.
+        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size, which takes less time, as long as
+            its shorter side keeps so many pixels; None decodes it whole.
+    """
     Image.init()
     formats = [known for known in FORMATS if known in Image.OPEN]
     try:
@@ -108,6 +114,8 @@ def decode(file: IO[bytes], name: str) -> Image.Image:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise PictureError(f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} that are read")
+            if at_least is not None:
+                picture.draft(None, (at_least, at_least))  # of no effect on other formats
             return check_picture(ImageOps.exif_transpose(picture), name)
     except PictureError:
         raise

@@ -23,6 +23,7 @@ from .seeds import mixed
 from .shards import Shards, complete_shard, sample_of
 
 LANES = 8
+_WORTH = 0.9  # of the steps that fewer lanes would make of the same shards
 SHUFFLE_BUFFER = 1000  # samples that wait in each lane for their turn
 
 
@@ -58,7 +59,9 @@ class ShardOrder:
         self.shards, self.batch_size, self.seed, self.share, self.buffer = shards, batch_size, seed, share, buffer
         self.size = share.micro_batch_size(batch_size)
         most = min(lanes, len(shards.urls) // share.world_size)
-        self.steps_per_epoch, self.lanes = max((self._steps(number), number) for number in range(1, most + 1))
+        steps = {number: self._steps(number) for number in range(1, most + 1)}
+        self.lanes = max(number for number in steps if steps[number] >= _WORTH * max(steps.values()))
+        self.steps_per_epoch = steps[self.lanes]
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"{len(shards):,} samples in {len(shards.urls)} shards do not fill a step of batch_size {batch_size} "

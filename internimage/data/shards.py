@@ -153,7 +153,7 @@ def read_shards(
                 f"{source}: shards elsewhere are not gone through to count; put {SIZES_FILE} and {CLASSES_FILES[0]} "
                 "into a folder here and name the shards in it, or pass counts and class_names"
             )
-        scanned = [scan(url) for url in urls]
+        scanned = [scan(url, labels=class_names is None) for url in urls]
         counts = counts or [count for count, _ in scanned]
         class_names = class_names or imagenet.class_names(max(label for _, label in scanned) + 1)
     return Shards(urls, counts, class_names)
@@ -177,8 +177,8 @@ def expand(source: str) -> list[str]:
     return found
 
 
-def scan(path: str) -> tuple[int, int]:
-    """How many samples a shard on this machine holds, and its highest label.
+def scan(path: str, labels: bool = True) -> tuple[int, int]:
+    """How many samples a shard on this machine holds, and its highest label, -1 unless ``labels`` are looked at.
 
     Raises:
         ValueError: it is damaged, or a label is not a number.
@@ -193,7 +193,7 @@ def scan(path: str) -> tuple[int, int]:
                 if not member.isreg() or key is None or re.match(_META, member.name):
                     continue
                 count, last = count + (key != last), key
-                if extension.lower() in LABEL_KEYS:
+                if labels and extension.lower() in LABEL_KEYS:
                     contents = archive.extractfile(member)
                     assert contents is not None
                     highest = max(highest, _as_number(path, key, {extension.lower(): contents.read()}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .transforms import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, flatten
@@ -108,10 +108,29 @@ def _create(**arguments: Any) -> Any:
             f"auto_augment is {arguments['auto_augment']!r}, expected None or timm's words such as "
             f"{RELEASED_AUTO_AUGMENT!r}, 'original-mstd0.5', 'augmix-m3-w3'"
         ) from error
+    for step in steps.transforms:
+        _posterize_to_black(step)
     size = arguments["input_size"]
     if size <= SMALL_SIZE:
         steps.transforms[0] = transforms.RandomCrop(size, padding=SMALL_PADDING, pad_if_needed=True)
     return steps
+
+
+def _posterize_to_black(step: Any) -> None:
+    """Let timm's strongest posterising, which keeps no bits at all, give black, as when the released models trained.
+
+    Later versions of Pillow raise an error there: once in some hundreds of pictures.
+    """
+    from timm.data import auto_augment
+
+    ops = getattr(step, "ops", None)
+    for op in ops if isinstance(ops, list) else sum(getattr(step, "policy", []), []):
+        if getattr(op, "aug_fn", None) is auto_augment.posterize:
+            op.aug_fn = _posterize
+
+
+def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
+    return ImageOps.posterize(picture, min(bits, 8)) if bits else Image.new(picture.mode, picture.size)
 
 
 def _check_size(image_size: int) -> None:

@@ -9,7 +9,6 @@ from ..backbones.config import InternImageConfig
 from ..data.augment import Augmentation
 from ..data.classification import FASHION_MNIST, SYNTHETIC
 from ..data.transforms import INTERPOLATIONS, Preprocessing
-from ..models import get_config
 from ..train.recipe import (
     FLAG,
     SHARE_BELOW_ONE,
@@ -98,11 +97,6 @@ class ClassificationRecipe(TrainingRecipe):
         unused, other = ("augmentation", "memory") if self.source == "files" else ("transform", "files")
         if getattr(self, unused) != type(getattr(self, unused))():
             raise ValueError(f"{unused} goes with source={other!r}, but source is {self.source!r}")
-
-    @property
-    def config(self) -> InternImageConfig:
-        """What the model is made of. Stochastic depth is left out: it is for training only."""
-        return get_config(self.model, **{"in_chans": self.channels, **self.model_changes})
 
     @property
     def image_size(self) -> int:

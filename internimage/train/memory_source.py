@@ -45,7 +45,7 @@ class PicturesInMemory:
 
     def skipped(self) -> tuple[str, ...]:
         """The files that could not be read."""
-        return (*self.trained_on.unreadable, *self.held_out.unreadable)
+        return tuple(dict.fromkeys((*self.trained_on.unreadable, *self.held_out.unreadable)))
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
         """Changed and normalised pictures (n, C, S, S) and labels (n,) of each micro-batch."""

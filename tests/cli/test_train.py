@@ -52,7 +52,7 @@ def test_smoke_writes_a_model_that_answers(internimage, tmp_path):
     assert got.code == 0 and got.json["steps"] == 8 and got.json["epoch"] == 2
     assert sorted(path.name for path in folder.iterdir()) == [
         "best.safetensors", "best_ema.safetensors", "checkpoint_00000008.pt", "curve.png",
-        "internimage_femto_smoke.safetensors", "metrics.csv", "tensorboard",
+        "internimage_femto_smoke.safetensors", "metrics.csv", "report.html", "tensorboard",
     ]  # fmt: skip
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"] and {"train_loss", "top1", "ema_top1", "lr", "seconds"} <= rows[
@@ -86,7 +86,7 @@ def test_terminated_it_saves_and_resumed_it_ends_as_if_nothing_had_happened(inte
 
 def test_own_pictures(internimage, folder):
     got = internimage("train", "--data", folder, "--epochs", 1, "--batch-size", 5, "--output", "out", "--seed", 4)
-    assert got.code == 0 and "broken.png" in got.err and ", 1 more held out" in got.err
+    assert got.code == 0 and "broken.png" in got.err and ", 2 more held out" in got.err
     classifier = package.load("out/own_pictures.safetensors", device="cpu")
     assert classifier.class_names == ("dark", "light") and classifier.note == "trained on pictures, 2 classes"
     checked = internimage("evaluate", "out/own_pictures.safetensors", "--data", folder, "--json")

@@ -79,6 +79,18 @@ def test_the_same_seed_gives_the_same_picture_and_leaves_the_generators_alone():
     assert np.array_equal(np.random.get_state()[1], before[1])
 
 
+@pytest.mark.parametrize("words", ["rand-m9-mstd0.5-inc1", "original", "augmix-m5-w3"])
+def test_the_strongest_posterising_is_black_and_no_error(words):
+    step = TrainingTransform(48, auto_augment=words).steps.transforms[2]
+    for op in step.ops if hasattr(step, "ops") else sum(step.policy, []):
+        if op.name.startswith("Posterize"):
+            op.prob, op.magnitude, op.magnitude_std = 1.0, 10 if "Increasing" in op.name else 0, 0
+            if op.level_fn(0, op.hparams)[0] == 0 or "Increasing" in op.name:
+                assert not np.asarray(op(noise(1))).any()
+            op.magnitude = 10 - op.magnitude
+            assert op(noise(1)).size == (20, 16)
+
+
 def test_it_travels_to_workers_that_are_not_forked():
     transform, picture = TrainingTransform(48), noise(1)
     copy = pickle.loads(pickle.dumps(transform))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -45,6 +46,8 @@ class Accelerated:
     def _replicated(self, model: nn.Module) -> nn.Module:
         if self.name == "single":
             return model
+        # of depthwise kernels, whose one input channel may have any stride: nothing is copied for it
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         return self.accelerator.prepare(model)
 
     def exchange(self, last: bool) -> AbstractContextManager:
