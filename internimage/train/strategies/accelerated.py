@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -45,7 +46,11 @@ class Accelerated:
     def _replicated(self, model: nn.Module) -> nn.Module:
         if self.name == "single":
             return model
-        return self.accelerator.prepare(model)
+        # kernels of depthwise convolutions, whose second side is 1: other strides, the same place in memory
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor is too new
+            return self.accelerator.prepare(model)
 
     def exchange(self, last: bool) -> AbstractContextManager:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
