@@ -103,6 +103,12 @@ def stop_processes() -> None:
         dist.destroy_process_group()
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that speaks, also before the others are joined and after they have left."""
+    place = _place()
+    return place is None or place[0] == 0
+
+
 def _place() -> tuple[int, int, int] | None:
     """Rank, number of processes and rank on this machine, or None where no launcher speaks."""
     environment = os.environ

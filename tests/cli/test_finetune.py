@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +40,10 @@ def test_own_classes_from_a_file(internimage, model, folder):
     assert got.code == 0, got.err
     assert got.json["model"] == "runs/finetune_pets/finetune.safetensors" and got.json["epoch"] == 2
     assert got.err.count("broken.png") == 1 and "17 pictures of 2 classes" in got.err and "3 more held out" in got.err
+    assert {"finetune.safetensors", "held_out.html", "metrics.csv", "report.html"} <= {
+        path.name for path in Path("runs/finetune_pets").iterdir()
+    }
+    assert "pets, the part held out" in Path("runs/finetune_pets/held_out.html").read_text()
     classifier = package.load(got.json["model"], device="cpu")
     assert classifier.class_names == ("dark", "light") and classifier.note == "trained on pets, 2 classes"
     assert classifier.preprocessing == package.load(model, device="cpu").preprocessing
@@ -139,3 +147,21 @@ def test_a_class_of_which_no_picture_can_be_read(internimage, model, folder):
         path.write_bytes(b"")
     got = internimage("finetune", folder, "--model", model)
     assert got.code == 1 and "none of the pictures of class 'light' can be read" in got.err
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_model_and_speak_with_one_voice(model, folder, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = ["-m", "internimage", "finetune", folder, "--model", model, "--epochs", 2, "--device", "cpu", "--json"]
+    ran = subprocess.run(
+        [str(word) for word in (*torchrun, *command)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["steps"] == 8 and ran.stderr.count("on 2 processes (ddp)") == 1
+    written = {path.name for path in (tmp_path / "runs" / "finetune_pets").iterdir()}
+    assert {"finetune.safetensors", "held_out.html", "report.html"} <= written
