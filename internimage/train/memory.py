@@ -71,7 +71,7 @@ def step_peak(model: nn.Module, step: Step) -> Peak:
         image = torch.empty(step.batch_size, getattr(model, "in_chans", 3), step.image_size, step.image_size)
         image = image.to(stored)
         with _Held((*model.parameters(), *model.buffers(), image)) as held:
-            for parameter in model.parameters():
+            for parameter in filter(lambda p: p.requires_grad, model.parameters()):
                 parameter.register_post_accumulate_grad_hook(held.count_gradient)
             with _autocast(step):
                 loss = _loss(model(image))
