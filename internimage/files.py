@@ -39,6 +39,12 @@ def check_file(path: str | Path, option: str) -> None:
     make_folder(path.parent, option)
 
 
+def remove_unfinished(folder: str | Path) -> None:
+    """Remove what :func:`write_through` left there when it was killed; for a folder that nobody else writes to now."""
+    for path in Path(folder).glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def write_through(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed to it when the block ends well and removed when it does not.

@@ -43,6 +43,7 @@ VERBS = {
     "weights": Verb("Download, convert and inspect weights."),
     "train": Verb("Train a model by a recipe.", **TRAIN),  # type: ignore[arg-type]
     "finetune": Verb("Teach a trained model your own classes.", **TRAIN),  # type: ignore[arg-type]
+    "plan": Verb("Say how much memory training takes, under which strategy, and what to change."),
     "recipes": Verb("List, show and compare recipes to train by."),
     "evaluate": Verb("Measure accuracy on a data set.", **TRAIN),  # type: ignore[arg-type]
     "bench": Verb("Time operators and networks against what else computes the same."),
@@ -138,7 +139,7 @@ def _is_expected(error: Exception) -> bool:
     """Whether the message alone tells the person at the keyboard what to do."""
     if isinstance(error, BrokenPipeError):
         return False
-    if isinstance(error, (ValueError, OSError)):
+    if isinstance(error, (ValueError, OSError, FloatingPointError)):
         return True
     dispatch = sys.modules.get("internimage.ops.dispatch")
     return dispatch is not None and isinstance(error, dispatch.BackendError)

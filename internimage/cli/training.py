@@ -180,7 +180,7 @@ def _be_deterministic() -> None:
 
 
 def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Running, processes: Processes) -> int:
-    from ..files import make_folder
+    from ..files import make_folder, remove_unfinished
     from ..train.checkpoint import Checkpoints, read_checkpoint
     from ..train.classification import ClassificationTask
     from ..train.interrupt import StopOnSignal
@@ -209,6 +209,7 @@ def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Ru
         _final_weights(state)
         return 0 if finished else 128 + stop.signal
     make_folder(folder, "--output")
+    remove_unfinished(folder)
     err = messenger()
     err.print(text(introduction(task, state, folder)))
     for line in task.remarks:

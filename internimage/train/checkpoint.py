@@ -34,11 +34,16 @@ class Checkpoints:
             OSError: the disk is full or cannot be written; those before are as they were.
         """
         path = self.folder / f"checkpoint_{contents['step']:08d}.pt"
-        with write_through(path) as temporary:
-            with open(temporary, "wb") as file:
-                torch.save({"format": FORMAT, **contents}, file)
-                file.flush()
-                os.fsync(file.fileno())
+        try:
+            _write({"format": FORMAT, **contents}, path)
+        except (OSError, RuntimeError) as error:
+            reason = error if isinstance(error, OSError) else error.__context__  # torch hides what the file said
+            if not isinstance(reason, OSError):
+                raise
+            raise OSError(
+                f"{path} cannot be written ({reason.strerror or reason}); the checkpoints before it are as they were: "
+                "make room, and continue with --resume"
+            ) from error
         for old in self.all()[: -self.keep]:
             old.unlink(missing_ok=True)
         return path
@@ -54,6 +59,13 @@ class Checkpoints:
         """The one to resume from, if there is any."""
         found = self.all()
         return found[-1] if found else None
+
+
+def _write(contents: Mapping[str, Any], path: Path) -> None:
+    with write_through(path) as temporary, open(temporary, "wb") as file:
+        torch.save(contents, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -128,6 +128,7 @@ def train_step(
     strategy, recipe = state.strategy, state.recipe
     state.scheduler.step_update(state.step)
     strategy.module.train()
+    buffers = [(buffer, buffer.clone()) for buffer in strategy.module.buffers()]  # statistics change on the way
     losses: dict[str, float] = {}
     for index, batch in enumerate(micro_batches):
         seed_for(state, share, index)
@@ -138,11 +139,12 @@ def train_step(
             for name, part in {**parts, "total": total * len(micro_batches)}.items():
                 losses[name] = losses.get(name, 0.0) + float(part.detach()) / len(micro_batches)
             if any(state.processes.any_of(not math.isfinite(losses["total"]))):
-                _give_up(state, f"the loss is {losses['total']}", micro_batches[: index + 1], share, checkpoints)
+                what = f"the loss is {losses['total']}"
+                _give_up(state, what, micro_batches[: index + 1], share, checkpoints, buffers)
             strategy.backward(total)
     norm = strategy.step(recipe.clip_grad)
     if not math.isfinite(norm) and not strategy.skips():
-        _give_up(state, f"the norm of the gradients is {norm}", micro_batches, share, checkpoints)
+        _give_up(state, f"the norm of the gradients is {norm}", micro_batches, share, checkpoints, buffers)
     if state.average is not None:
         state.average.update(strategy.named_tensors(), state.step)
     for name, value in losses.items():
@@ -222,15 +224,24 @@ def _save(state: TrainingState, checkpoints: Checkpoints, clock: _Clock) -> None
     clock.saved = time.monotonic()
 
 
-def _give_up(state: TrainingState, what: str, micro_batches: list[Any], share: Share, checkpoints: Checkpoints) -> None:
-    """Name the layer, save what was before this step, and stop."""
+def _give_up(
+    state: TrainingState,
+    what: str,
+    micro_batches: list[Any],
+    share: Share,
+    checkpoints: Checkpoints,
+    buffers: list[tuple[Tensor, Tensor]],
+) -> None:
+    """Name the layer, save what was before this step, and stop; ``buffers`` come with their values of then."""
     layer = "no layer alone"
+    _put_back(buffers)  # else the statistics of a batch norm would be named for what the batch did to them
     for index, batch in enumerate(micro_batches):
         seed_for(state, share, index)
         found = first_bad_layer(state.strategy, state.task, on_device(batch, state.processes.device))
         if found:
             layer = found
             break
+    _put_back(buffers)
     layers = [name for name in state.processes.gather(layer) if name != "no layer alone"] or [layer]
     contents = state.contents()
     if state.processes.is_first:
@@ -239,3 +250,8 @@ def _give_up(state: TrainingState, what: str, micro_batches: list[Any], share: S
         f"{what} at step {state.step + 1}, first in {layers[0]}; the state before it is saved in {checkpoints.folder}; "
         "try a smaller --lr, or --dtype float32"
     )
+
+
+def _put_back(buffers: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, before in buffers:
+        buffer.copy_(before)

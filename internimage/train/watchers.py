@@ -76,6 +76,7 @@ class TensorBoard(Watching):
         self.writer.add_scalar("lr", step.lr, step.number)
         self.writer.add_scalar("grad_norm", step.grad_norm, step.number)
         self.writer.add_scalar("images_per_s", step.images / max(step.seconds, 1e-9), step.number)
+        self.writer.flush()  # a run that is stopped keeps what it has told
 
     def finished_epoch(self, state: TrainingState) -> None:
         """Everything of the row."""
@@ -84,7 +85,3 @@ class TensorBoard(Watching):
             if name not in ("epoch", "step"):
                 self.writer.add_scalar(f"epoch/{name}", value, state.step)
         self.writer.flush()
-
-    def close(self) -> None:
-        """Write what is left."""
-        self.writer.close()

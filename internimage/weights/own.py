@@ -81,7 +81,11 @@ def save_model(path: str | Path, state_dict: Mapping[str, Tensor], card: ModelCa
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, written under a temporary name and renamed."""
+    """A safetensors file, written under a temporary name and renamed.
+
+    Raises:
+        OSError: the disk is full or cannot be written; what had this name is as it was.
+    """
     separate = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     storages: set[int] = set()
     for key, tensor in separate.items():  # safetensors refuses tensors that share memory
@@ -89,7 +93,10 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
             separate[key] = tensor.clone()
         storages.add(tensor.untyped_storage().data_ptr())
     with write_through(path) as temporary:
-        safetensors.torch.save_file(separate, temporary, metadata={"format": "pt", **metadata})
+        try:
+            safetensors.torch.save_file(separate, temporary, metadata={"format": "pt", **metadata})
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def read_card(path: str | Path) -> ModelCard:

@@ -132,6 +132,21 @@ def test_a_loss_that_is_not_finite_ends_the_run_names_its_source_and_keeps_the_s
     assert all(value.isfinite().all() for value in read_checkpoint(checkpoints.newest())["model"].values())
 
 
+def test_a_bad_batch_is_named_and_leaves_no_trace_in_the_statistics_that_are_saved(tmp_path):
+    class Spoiled(Line):
+        def batches(self, first_step, last_step, share):
+            for number, batch in enumerate(super().batches(first_step, last_step, share)):
+                yield {**batch, "x": batch["x"] * math.inf} if number == 5 else batch
+
+    whole, bad = state_of(), state_of(Spoiled())
+    fit(whole, Checkpoints(tmp_path / "whole"), [], Conduct(accumulation=2), lambda: whole.step == 2)
+    with pytest.raises(FloatingPointError, match="at step 3, first in the batch itself"):
+        fit(bad, Checkpoints(tmp_path / "bad"), [], Conduct(accumulation=2))
+    saved = read_checkpoint(Checkpoints(tmp_path / "bad").newest())
+    assert saved["step"] == 2
+    assert_identical(saved["model"], full_weights(whole, "model"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [

@@ -46,9 +46,11 @@ class Accelerated:
     def _replicated(self, model: nn.Module) -> nn.Module:
         if self.name == "single":
             return model
-        # of depthwise kernels, whose one input channel may have any stride: nothing is copied for it
-        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        return self.accelerator.prepare(model)
+        # kernels of depthwise convolutions, whose second side is 1: other strides, the same place in memory
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor is too new
+            return self.accelerator.prepare(model)
 
     def exchange(self, last: bool) -> AbstractContextManager:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
