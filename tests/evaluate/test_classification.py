@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from internimage.classifier import Classifier
+from internimage.data.dataset import Sample
 from internimage.data.labels import imagenet_1k_names, imagenet_22k_names
 from internimage.data.transforms import Preprocessing
 from internimage.evaluate.classification import evaluate_classifier, match_classes
@@ -145,3 +146,30 @@ def test_cross_entropy_and_the_confusion_by_hand():
     want = [-(level - levels).abs() for level in (0, 30, 30, 60)]
     losses = [-torch.log_softmax(x, 0)[label] for x, label in zip(want, (0, 0, 0, 2), strict=True)]
     assert got.loss == pytest.approx(float(torch.stack(losses).mean()), rel=1e-4)
+
+
+def test_date_and_place_go_to_a_model_that_takes_them():
+    class Place(torch.nn.Module):
+        """Answers by the place alone, where it is given one."""
+
+        def __init__(self, metadata: object) -> None:
+            super().__init__()
+            self.metadata, self.unused = metadata, torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, images, temporal=None, spatial=None):
+            return torch.zeros(len(images), 3) if spatial is None else spatial
+
+    class WithPlace(Pictures):
+        labels = torch.tensor([2, 0, 1])
+
+        def name(self, index):
+            return str(index)
+
+        def read(self, index):
+            label = int(self.labels[index])
+            return Sample(Image.new("L", (4, 4)), label, (torch.zeros(4), torch.eye(3)[label]))
+
+    data = WithPlace([None] * 3, ("a", "b", "c"))
+    for metadata, right in ("a branch", 3), (None, 1):
+        got = evaluate_classifier(Classifier(Place(metadata), GREY, ("a", "b", "c")), data, batch_size=2)
+        assert got.top1 == pytest.approx(100 * right / 3)
