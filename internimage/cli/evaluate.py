@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..evaluate.classes import ClassMatch
     from ..evaluate.classification import Scores
     from ..evaluate.pictures import Data
-    from ..train.processes import Processes
+    from ..processes import Processes
 
 
 def evaluate(
@@ -82,7 +82,7 @@ def evaluate(
     from ..classifier import load
     from ..evaluate.classes import match_outputs
     from ..evaluate.classification import scores_of
-    from ..train.processes import started_processes, stop_processes
+    from ..processes import started_processes, stop_processes
     from .data import fetch
     from .main import SKIPPED_SOME
 

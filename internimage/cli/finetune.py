@@ -82,8 +82,8 @@ def finetune(
 
     Example: [bold]internimage finetune pictures/ --model internimage_t[/bold]
     """
+    from ..processes import is_first_process
     from ..train.finetuning import make_recipe, open_parts
-    from ..train.processes import is_first_process
 
     parts = open_parts(data, val, held_out, seed)
     recipe = make_recipe(parts, model, data, image_size)

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from ..models import create_model
+from ..recipes.training import TrainingRecipe
 from .memory import Peak, Step, step_peak
 from .optim import freeze_levels
-from .recipe import TrainingRecipe
 
 _FLOAT32 = 4
 _SHARDED_WEIGHTS = ("fsdp2", "deepspeed-3")

@@ -14,8 +14,8 @@ from ..data.loaders import EvaluationBatches, SkippedPictures, evaluation_batche
 from ..data.order import Share
 from ..data.shards import Shards
 from ..data.training_transform import TrainingTransform
+from ..processes import Processes
 from ..recipes.classification import ClassificationRecipe
-from .processes import Processes
 from .source import check_classes, mixing_of
 
 Pictures = PictureDataset | Shards

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..data.mixing import Mixing
 from ..data.order import Share
+from ..processes import Processes
 from ..recipes.classification import ClassificationRecipe
-from .processes import Processes
 
 
 class Source(Protocol):

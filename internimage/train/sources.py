@@ -17,10 +17,10 @@ from ..data.order import EpochOrder, Share
 from ..data.shards import Shards
 from ..data.split import stratified_split
 from ..data.stored import StoredPictures
+from ..processes import Processes
 from ..recipes.classification import DATASETS, ClassificationRecipe
 from .file_source import PicturesFromFiles
 from .memory_source import PicturesInMemory
-from .processes import Processes
 from .source import Source
 
 Progress = Callable[[int, int], None]

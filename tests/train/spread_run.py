@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from internimage.data.order import Share
 from internimage.data.seeds import seeded
 from internimage.models import create_model
+from internimage.processes import Processes, started_processes, stop_processes
+from internimage.recipes.training import TrainingRecipe
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.loop import Conduct, fit, full_weights
-from internimage.train.processes import Processes, started_processes, stop_processes
-from internimage.train.recipe import TrainingRecipe
 from internimage.train.state import TrainingState, new_state
 from internimage.train.strategies import make_strategy
 from internimage.weights.own import save_tensors

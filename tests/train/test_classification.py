@@ -16,6 +16,7 @@ from internimage.data.labelled import LabelledImages
 from internimage.data.order import Share
 from internimage.data.split import stratified_split
 from internimage.data.synthetic import synthetic_pictures
+from internimage.processes import Processes
 from internimage.recipes import RECIPES, ClassificationRecipe, get_recipe
 from internimage.recipes.augmentation import Mixing
 from internimage.recipes.classification import smoke
@@ -23,7 +24,6 @@ from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.classification import ClassificationTask
 from internimage.train.loop import fit, full_weights
 from internimage.train.memory_source import PicturesInMemory, fingerprint
-from internimage.train.processes import Processes
 from internimage.train.sources import Reading, open_source
 from internimage.train.state import new_state
 from internimage.train.strategies import make_strategy

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from internimage.processes import Processes
+from internimage.recipes.training import TrainingRecipe
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
-from internimage.train.processes import Processes
-from internimage.train.recipe import TrainingRecipe
 from internimage.train.strategies import make_strategy
 from internimage.train.strategies.fsdp2 import blocks
 from tests.tolerances import tolerance

@@ -16,9 +16,9 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from ...processes import Processes, join_alone
+from ...recipes.training import TrainingRecipe
 from ..optimizer_state import names_of
-from ..processes import Processes, join_alone
-from ..recipe import TrainingRecipe
 from .whole import filled, outline
 
 

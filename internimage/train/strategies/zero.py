@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..processes import Processes, join_alone
-from ..recipe import TrainingRecipe
+from ...processes import Processes, join_alone
+from ...recipes.training import TrainingRecipe
 from .whole import filled, outline
 
 BUCKET = 50_000_000
