@@ -69,7 +69,7 @@ def open_source(
     if recipe.source == "memory":
         return _in_memory(recipe, trained_on, held_out, processes, progress)
     own_part, cache = recipe.cache == "memory", reading.cache
-    if own_part and isinstance(trained_on, StoredPictures):
+    if own_part and _lie_in_files(trained_on):
         cache = "memory"
     if cache != "no":
         trained_on = _cached(trained_on, recipe, processes, reading, cache, progress)
@@ -129,6 +129,10 @@ def _read(
     if isinstance(pictures, LabelledImages):
         return pictures.with_channels(recipe.channels)
     return read_into_memory(pictures, recipe.preprocessing, progress, every_class)
+
+
+def _lie_in_files(pictures: Pictures) -> bool:
+    return isinstance(pictures.dataset if isinstance(pictures, Subset) else pictures, StoredPictures)
 
 
 def _cached(
