@@ -135,6 +135,7 @@ def measure(folder: Path, request: dict) -> None:
     step()
     held = bytes_held() - before + peak_allocation(step)
     (folder / request["name"] / f"{processes.rank}.json").write_text(json.dumps({"held": held}))
+    processes.wait()
 
 
 def run(folder: Path, request: dict) -> None:
