@@ -33,7 +33,7 @@ test: $(VENV)/.installed-dev  ## the tests, some minutes
 
 test-slow: $(VENV)/.installed-dev  ## the slow tests, and the kernels under the sanitizers
 	@$(MENTION_MISSING_KERNEL)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
 	@$(MAKE) --no-print-directory sanitize
 
 check: $(VENV)/.installed-dev  ## lint, formatting, types

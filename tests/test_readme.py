@@ -1,4 +1,4 @@
-"""Every command and every Python block of the README runs, and shows what the README shows."""
+"""Every command and every Python block of the README and of the page on training runs, and shows what is shown."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ from internimage.weights import catalog, read_card
 
 REPOSITORY = Path(__file__).parents[1]
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+TRAINING = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+NOT_RUN = ("<!-- needs the network -->", "<!-- needs ImageNet -->", "<!-- starts several processes -->")
 NETWORK = "<!-- needs the network -->"
 FENCE = re.compile(r"^(?P<before>[^\n]*)\n```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(match["language"], match["body"], match["before"] == NETWORK) for match in FENCE.finditer(TEXT)]
 # the packaging tests build and install; the demo has its own test; `make test` is what runs this
 INSTALLS = ("make demo", "make test", "pip install .")
+OF_TRAINING = [match for match in FENCE.finditer(TRAINING) if match["before"] not in NOT_RUN]
 COMMANDS = [
     line.partition("  #")[0].strip()
-    for language, body, network in BLOCKS
-    if language == "sh" and not network
+    for body in (
+        *(body for language, body, network in BLOCKS if language == "sh" and not network),
+        *(match["body"] for match in OF_TRAINING if match["language"] == "sh"),
+    )
     for line in body.splitlines()
 ]
+COMMANDS = list(dict.fromkeys(COMMANDS))
 PYTHON = [body for language, body, _ in BLOCKS if language == "python"]
+PYTHON += [match["body"] for match in OF_TRAINING if match["language"] == "python"]
 SHOWN = [body.removeprefix("$ ").split("\n", 1) for language, body, _ in BLOCKS if language == "console"]
 NEEDS_NETWORK = [body for language, body, network in BLOCKS if network]
 

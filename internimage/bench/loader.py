@@ -6,7 +6,7 @@ import io
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..data.training_transform import TrainingTransform
 from . import machine
 
 MADE_UP_SIZE = (500, 375)  # the usual picture of ImageNet
-_QUALITY = 90
+_QUALITY, _GRAIN = 90, 18.0
 _CROPS_LOSE_NOTHING = 4  # times the size trained on; see StoredPictures.reduced
 
 
@@ -48,7 +48,8 @@ def measure(
         pictures: that the single steps are timed on.
 
     Returns:
-        ``steps``: milliseconds a picture, medians; ``rates``: images a second by number of workers; ``machine``.
+        ``steps_ms``: milliseconds a picture, means; ``rates``: images a second by number of workers, and, without
+        any, a second of one core's time, which other work on the machine leaves alone; ``machine``.
 
     Raises:
         ValueError, FileNotFoundError: there is no such data set.
@@ -62,8 +63,7 @@ def measure(
     rates = []
     for number in workers:
         say(f"{number} workers" if number != 1 else "1 worker")
-        rate = _rate(dataset, transform, number, batch_size, seconds)
-        rates.append({"workers": number, "images_per_s": round(rate, 1)})
+        rates.append(_rate(dataset, transform, number, batch_size, seconds))
     return {
         "data": str(data),
         "pictures": len(dataset),
@@ -79,7 +79,7 @@ def measure(
 
 
 def time_steps(dataset: StoredPictures, transform: TrainingTransform, size: int, pictures: int) -> dict[str, float]:
-    """Median milliseconds a picture: reading its file, mostly from the system's memory, and of one core decoding it in
+    """Mean milliseconds a picture: reading its file, mostly from the system's memory, and of one core decoding it in
     three ways and augmenting it."""
     chosen = torch.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).long().tolist()
     readable = [index for index in chosen if _can_be_read(dataset, index)]
@@ -88,28 +88,29 @@ def time_steps(dataset: StoredPictures, transform: TrainingTransform, size: int,
     contents = [dataset.read_bytes(index) for index in readable]
     decoded = [dataset.read(index).picture for index in readable]
     steps = {
-        "read": _median_ms(dataset.read_bytes, readable, time.perf_counter),
-        "decode": _median_ms(lambda data: decode(io.BytesIO(data), ""), contents),
-        "decode_reduced": _median_ms(lambda data: decode(io.BytesIO(data), "", _CROPS_LOSE_NOTHING * size), contents),
-        "augment": _median_ms(transform, decoded),
+        "read": _mean_ms(dataset.read_bytes, readable, time.perf_counter),
+        "decode": _mean_ms(lambda data: decode(io.BytesIO(data), ""), contents),
+        "decode_reduced": _mean_ms(lambda data: decode(io.BytesIO(data), "", _CROPS_LOSE_NOTHING * size), contents),
+        "augment": _mean_ms(transform, decoded),
     }
     jpegs = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in contents if data[:2] == b"\xff\xd8"]
     decode_jpeg = _torchvision_decoder()
     if jpegs and decode_jpeg is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # it is to go, and is what others compare with
-            steps["decode_torchvision"] = _median_ms(decode_jpeg, jpegs)
+            steps["decode_torchvision"] = _mean_ms(decode_jpeg, jpegs)
     return {name: round(value, 3) for name, value in steps.items()}
 
 
 def workers_needed(rates: Sequence[dict[str, Any]], images_per_s: float) -> float | None:
-    """How many workers a card that takes so many images a second waits for, by the best rate of one worker."""
-    each = [rate["images_per_s"] / rate["workers"] for rate in rates if rate["workers"]]
+    """How many workers prepare so many images a second, with a core each; None where nothing tells."""
+    each = [rate["images_per_core_s"] for rate in rates if rate["images_per_core_s"]]
+    each = each or [rate["images_per_s"] / rate["workers"] for rate in rates if rate["workers"]]
     return images_per_s / max(each) if each else None
 
 
 def make_up(folder: Path, count: int = 256, size: tuple[int, int] = MADE_UP_SIZE) -> Path:
-    """A folder of two classes with JPEG files as large as photos of this size are."""
+    """A folder of two classes with JPEG files about as large as those of ImageNet, 110 kB each."""
     generator = np.random.default_rng(0)
     for number in range(count):
         path = folder / ("odd" if number % 2 else "even") / f"{number:05d}.jpg"
@@ -119,9 +120,9 @@ def make_up(folder: Path, count: int = 256, size: tuple[int, int] = MADE_UP_SIZE
 
 
 def _photo(generator: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Noise of several sizes, the large ones stronger, as in a photo."""
+    """Noise of several sizes, the large ones stronger, as in a photo, and a little of single pixels."""
     width, height = size
-    total = np.zeros((height, width, 3))
+    total = generator.normal(0, _GRAIN, (height, width, 3))
     for cells in (4, 16, 64, 256):
         small = generator.normal(0, 200 / cells**0.5, (max(1, height * cells // width), cells, 3))
         for channel in range(3):
@@ -147,9 +148,7 @@ def _can_be_read(dataset: StoredPictures, index: int) -> bool:
     return True
 
 
-def _median_ms(
-    call: Callable[[Any], Any], values: Sequence[Any], clock: Callable[[], float] = time.thread_time
-) -> float:
+def _mean_ms(call: Callable[[Any], Any], values: Sequence[Any], clock: Callable[[], float] = time.thread_time) -> float:
     """Of one call. The clock of this thread stands still while others have the core."""
     times = []
     with seeded(0):
@@ -157,24 +156,24 @@ def _median_ms(
             start = clock()
             call(value)
             times.append(clock() - start)
-    return 1000 * statistics.median(times)
+    return 1000 * statistics.fmean(times)
 
 
-def _rate(dataset: Any, transform: TrainingTransform, workers: int, batch_size: int, seconds: float) -> float:
+def _rate(dataset: Any, transform: TrainingTransform, workers: int, batch_size: int, seconds: float) -> dict[str, Any]:
     """Images a second of the training loader."""
     batch_size = batch_size if isinstance(dataset, Shards) else min(batch_size, len(dataset))
     order = make_order(dataset, batch_size, seed=0)
     batches = training_batches(dataset, order, transform, last_step=10**9, workers=workers)
     for _ in range(2 * workers + 1):  # what workers prepare ahead must not count
         next(batches)
-    return batch_size * _per_second(batches, seconds, at_least=2 * max(1, workers))
-
-
-def _per_second(batches: Iterator[Any], seconds: float, at_least: int) -> float:
-    start, count = time.perf_counter(), 0
-    while count < at_least or time.perf_counter() - start < seconds:
+    start, core, count = time.perf_counter(), time.process_time(), 0
+    while count < 2 * max(1, workers) or time.perf_counter() - start < seconds:
         next(batches)
         count += 1
-    rate = count / (time.perf_counter() - start)
+    images, wall, core = count * batch_size, time.perf_counter() - start, time.process_time() - core
     batches.close()  # type: ignore[attr-defined]
-    return rate
+    return {
+        "workers": workers,
+        "images_per_s": round(images / wall, 1),
+        "images_per_core_s": None if workers else round(images / core, 1),
+    }

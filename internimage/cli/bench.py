@@ -215,7 +215,9 @@ def _show_loader(found: dict[str, Any], target: float | None) -> None:
     cpu = found["machine"]["cpu"]
     lines = [f"{found['data']}: {found['pictures']:,} pictures, to {found['image_size']} pixels, on {cpu}"]
     lines += [f"  {name.replace('_', ' '):<20}{value:8.2f} ms a picture" for name, value in found["steps_ms"].items()]
-    lines += [f"  {rate['workers']} workers{rate['images_per_s']:18,.1f} images/s" for rate in found["rates"]]
+    for rate in found["rates"]:
+        core = f", {rate['images_per_core_s']:,.1f} a second of one core" if rate["images_per_core_s"] else ""
+        lines.append(f"  {rate['workers']} workers{rate['images_per_s']:18,.1f} images/s{core}")
     if found["workers_needed"] is not None:
         lines.append(f"  {target:g} images/s need {found['workers_needed']:.1f} workers, a core each")
     printer().print(text("\n".join(lines)))

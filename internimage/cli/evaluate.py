@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ..evaluate.classes import ClassMatch
     from ..evaluate.classification import Scores
     from ..evaluate.pictures import Data
-    from ..train.processes import Processes
+    from ..processes import Processes
 
 
 def evaluate(
@@ -39,6 +40,15 @@ def evaluate(
     ] = None,
     per_class: Annotated[
         Path | None, typer.Option("--per-class", metavar="FILE.csv", help="Write how often each class is right.")
+    ] = None,
+    confusion: Annotated[
+        Path | None, typer.Option("--confusion", metavar="FILE.png", help="Draw which classes are taken for which.")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE.html|DIR", help="Write a page about it; in a folder, with the two files above."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time, in each process.")] = 64,
     workers: Annotated[
@@ -72,7 +82,7 @@ def evaluate(
     from ..classifier import load
     from ..evaluate.classes import match_outputs
     from ..evaluate.classification import scores_of
-    from ..train.processes import started_processes, stop_processes
+    from ..processes import started_processes, stop_processes
     from .data import fetch
     from .main import SKIPPED_SOME
 
@@ -81,16 +91,16 @@ def evaluate(
         pictures = _open(fetch(data, download), split)
         classifier = load(model, device=processes.device, dtype=dtype, backend=backend)
         match = match_outputs(pictures.class_names, classifier.class_names)
+        outputs = Outputs.asked(per_class, confusion, report)
         if processes.is_first:
-            _check_outputs(per_class, resume)
+            outputs.check(resume)
             _remark(match, pictures)
         asking: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "resume": resume}
         answers = _ask(classifier, pictures, match, processes, asking)
         if not processes.is_first:
             return
         scores = scores_of(answers, match)
-        if per_class is not None:
-            scores.write_classes(per_class)
+        outputs.write(scores, classifier, pictures, data)
         _show(scores, classifier, pictures, data, json)
         if scores.unreadable:
             raise typer.Exit(SKIPPED_SOME)
@@ -108,14 +118,53 @@ def _open(data: str, split: str | None) -> Data:
     return as_data(open_dataset(data, split))
 
 
-def _check_outputs(per_class: Path | None, resume: Path | None) -> None:
-    """Refuse before any work what could not be written after it."""
-    from ..evaluate.state import state_file
-    from ..files import check_file
+@dataclass(frozen=True)
+class Outputs:
+    """The files that were asked for."""
 
-    for path, option in ((per_class, "--per-class"), (resume and state_file(resume), "--resume")):
-        if path is not None:
-            check_file(path, option)
+    per_class: Path | None
+    confusion: Path | None
+    report: Path | None
+
+    @classmethod
+    def asked(cls, per_class: Path | None, confusion: Path | None, report: Path | None) -> Outputs:
+        """A folder for the page takes the other two as well."""
+        if report is not None and (report.is_dir() or not report.suffix):
+            return cls(
+                per_class or report / "classes.csv", confusion or report / "confusion.png", report / "index.html"
+            )
+        return cls(per_class, confusion, report)
+
+    def check(self, resume: Path | None) -> None:
+        """Refuse before any work what could not be written after it."""
+        from ..draw import picture_format
+        from ..evaluate.state import state_file
+        from ..files import check_file
+
+        if self.confusion is not None:
+            picture_format(self.confusion)
+        if self.report is not None and self.report.suffix.lower() not in (".html", ".htm"):
+            raise ValueError(f"--report {self.report} ends in {self.report.suffix!r}, expected .html, or a folder")
+        asked = {"--per-class": self.per_class, "--confusion": self.confusion, "--report": self.report}
+        asked["--resume"] = None if resume is None else state_file(resume)
+        for option, path in asked.items():
+            if path is not None:
+                check_file(path, option)
+
+    def write(self, scores: Scores, classifier: Classifier, pictures: Data, data: str) -> None:
+        """Write them."""
+        from ..evaluate.confusion import save_confusion
+        from ..evaluate.published import published_top1
+        from ..evaluate.report import write_evaluation_report
+        from ..evaluate.summary import summary_of
+
+        if self.per_class is not None:
+            scores.write_classes(self.per_class)
+        if self.confusion is not None:
+            save_confusion(scores.class_names, scores.confusion, self.confusion)
+        if self.report is not None:
+            published = published_top1(classifier.name, len(pictures.class_names))
+            write_evaluation_report(self.report, summary_of(scores, classifier, pictures, data, published))
 
 
 def _remark(match: ClassMatch, pictures: Data) -> None:

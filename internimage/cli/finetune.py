@@ -11,7 +11,10 @@ import typer
 from . import options, training
 
 if TYPE_CHECKING:
+    from ..data.dataset import PictureDataset
     from ..recipes import ClassificationRecipe
+
+HELD_OUT = "held_out.html"
 
 
 def finetune(
@@ -74,10 +77,12 @@ def finetune(
 
     Without --model the small embedded model learns, with no network; a released one, or a file of yours, knows more.
 
-    Writes one file that classify, evaluate and internimage.load take, with the names of the classes inside.
+    Writes one file that classify, evaluate and internimage.load take, with the names of the classes inside. Beside it:
+    report.html about the run, and held_out.html about which classes are taken for which.
 
     Example: [bold]internimage finetune pictures/ --model internimage_t[/bold]
     """
+    from ..processes import is_first_process
     from ..train.finetuning import make_recipe, open_parts
 
     parts = open_parts(data, val, held_out, seed)
@@ -102,8 +107,32 @@ def finetune(
         auto_resume=auto_resume,
         json=json,
     )
+    pictures, apart = parts.both()
+    code = training.run(recipe, folder, running, (pictures, apart))
+    if code == 0 and apart is not None and is_first_process():
+        _measure(folder, recipe, apart, running)
+    raise typer.Exit(code)
 
-    raise typer.Exit(training.run(recipe, folder, running, parts.from_files()))
+
+def _measure(folder: Path, recipe: ClassificationRecipe, apart: PictureDataset, running: training.Running) -> None:
+    """Write a page about the pictures held out: which classes are taken for which, and the worst mistakes."""
+    from ..classifier import load
+    from ..evaluate.classification import evaluate_classifier
+    from ..evaluate.report import write_evaluation_report
+    from ..evaluate.summary import summary_of
+    from .output import messenger, text
+
+    model = folder / f"{recipe.name}.safetensors"
+    classifier = load(model, device=running.device)
+    try:
+        scores = evaluate_classifier(classifier, apart, batch_size=recipe.batch_size, workers=running.workers or 0)
+    except ValueError as error:  # such as none that can be read; the model is trained and written all the same
+        messenger().print(text(f"the held-out pictures are not measured: {error}"))
+        return
+    where = f"{recipe.data}, the part held out"
+    page = write_evaluation_report(folder / HELD_OUT, summary_of(scores, classifier, apart, where, published=None))
+    messenger().print(text(f"{page}: which of the held-out pictures are taken for what"))
+    messenger().print(text(f"use it: internimage classify PICTURE --model {model}"))
 
 
 def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:

@@ -43,6 +43,7 @@ VERBS = {
     "weights": Verb("Download, convert and inspect weights."),
     "train": Verb("Train a model by a recipe.", **TRAIN),  # type: ignore[arg-type]
     "finetune": Verb("Teach a trained model your own classes.", **TRAIN),  # type: ignore[arg-type]
+    "plan": Verb("Say how much memory training takes, under which strategy, and what to change."),
     "recipes": Verb("List, show and compare recipes to train by."),
     "evaluate": Verb("Measure accuracy on a data set.", **TRAIN),  # type: ignore[arg-type]
     "bench": Verb("Time operators and networks against what else computes the same."),

@@ -11,9 +11,9 @@ import typer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..processes import Processes
     from ..recipes import ClassificationRecipe
     from ..train.classification import ClassificationTask
-    from ..train.processes import Processes
     from ..train.source import Source
     from ..train.state import TrainingState
 
@@ -113,7 +113,7 @@ def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any
     Args:
         parts: the pictures to learn from and those to measure on, where they are open already.
     """
-    from ..train.processes import started_processes, stop_processes
+    from ..processes import started_processes, stop_processes
 
     processes = started_processes(running.device)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from .dataset import PictureDataset
 from .fashion_mnist import find_folder, load_fashion_mnist
 from .hub import is_saved_dataset, read_hub
-from .image_folder import find_image_folder
+from .image_folder import ImageFolder, find_image_folder
 from .imagenet22k import find_lists, read_imagenet_22k
 from .inaturalist import has_inaturalist, read_inaturalist
 from .picture_list import read_picture_list
@@ -45,7 +45,7 @@ class Asked:
 
 Opened = PictureDataset | Shards
 FORMATS: dict[str, Callable[[Asked], Opened]] = {
-    "folder": lambda asked: _check_classes(find_image_folder(_part(Path(asked.text), asked.split)), asked),
+    "folder": lambda asked: find_image_folder(_part(Path(asked.text), asked.split)),
     "list": lambda asked: read_picture_list(asked.text, asked.root, asked.class_names),
     "zip": lambda asked: read_zip(asked.text, class_names=asked.class_names),
     "shards": lambda asked: read_shards(asked.text, class_names=asked.class_names),
@@ -89,7 +89,10 @@ def open_dataset(
     if split not in SPLITS and not str(text).startswith(_OWN_SPLITS):
         raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
     kind, rest = find_format(str(text), split)
-    return FORMATS[kind](Asked(text=rest, split=split, root=root, class_names=class_names))
+    asked = Asked(text=rest, split=split, root=root, class_names=class_names)
+    opened = FORMATS[kind](asked)
+    _check_classes(opened, asked)
+    return opened
 
 
 def find_format(text: str, split: str) -> tuple[str, str]:
@@ -183,12 +186,13 @@ def _is_fashion_mnist(folder: Path) -> bool:
     return True
 
 
-def _check_classes(opened: PictureDataset, asked: Asked) -> PictureDataset:
-    """ValueError where class folders are not those of the whole data set."""
-    if asked.class_names is not None and tuple(opened.class_names) != tuple(asked.class_names):
-        odd = sorted(set(opened.class_names) ^ set(asked.class_names)) or ["their order"]
-        raise ValueError(
-            f"{asked.text} ({asked.split}) has {len(opened.class_names)} class folders and the data set "
-            f"{len(asked.class_names)} classes; they differ in {odd[0]!r}"
-        )
-    return opened
+def _check_classes(opened: Opened, asked: Asked) -> None:
+    """ValueError where a part has other classes than the whole data set: its numbers would mean something else."""
+    if asked.class_names is None or tuple(opened.class_names) == tuple(asked.class_names):
+        return
+    odd = sorted(set(opened.class_names) ^ set(asked.class_names)) or ["their order"]
+    what = "class folders" if isinstance(opened, ImageFolder) else "classes"
+    raise ValueError(
+        f"{asked.text} ({asked.split}) has {len(opened.class_names)} {what} and the data set "
+        f"{len(asked.class_names)} classes; they differ in {odd[0]!r}"
+    )

@@ -143,7 +143,7 @@ def _classes(
     if any(value is None or value == -1 for value in values):
         raise ValueError(f"{place} column {column!r}: some rows have no class; choose another split")
     if isinstance(kind, datasets.ClassLabel):
-        return values, class_names or kind.names
+        return values, kind.names
     if all(isinstance(value, int) for value in values):
         return values, class_names or imagenet.class_names(max(values, default=-1) + 1)
     if not all(isinstance(value, str) for value in values):

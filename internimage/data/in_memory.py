@@ -24,11 +24,15 @@ def read_into_memory(
     dataset: PictureDataset,
     preprocessing: Preprocessing,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    every_class: bool = True,
 ) -> LabelledImages:
     """Read all pictures into memory, framed as ``preprocessing`` does; unreadable ones are left out and named.
 
+    Args:
+        every_class: refuse where a class has pictures and none of them can be read.
+
     Raises:
-        ValueError: they do not fit into 8 GiB, or a class that has pictures has no readable one.
+        ValueError: they do not fit into 8 GiB, or ``every_class`` is not there.
     """
     size, channels = preprocessing.image_size, preprocessing.channels
     needed = bytes_in_memory(len(dataset), preprocessing)
@@ -50,7 +54,7 @@ def read_into_memory(
             unreadable.append(str(error))
         progress(index + 1, len(dataset))
     missing = sorted(set(dataset.labels.tolist()) - set(labels))
-    if missing:
+    if missing and every_class:
         raise ValueError(
             f"none of the pictures of class {dataset.class_names[missing[0]]!r} can be read, such as {unreadable[0]}"
         )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .dataset import Subset
 from .order import EpochOrder, Share
 from .pictures import PictureError
 from .stored import StoredPictures
@@ -51,12 +52,12 @@ class CachedPictures(StoredPictures):
 
 
 def cache_pictures(
-    pictures: StoredPictures,
+    pictures: StoredPictures | Subset,
     mode: str,
     order: EpochOrder | None = None,
     share: Share | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> StoredPictures:
+) -> StoredPictures | Subset:
     """Read files into memory ahead of training.
 
     Args:
@@ -74,7 +75,8 @@ def cache_pictures(
         raise ValueError(f"cache is {mode!r}, expected one of {', '.join(MODES)}")
     if mode == "no":
         return pictures
-    if not isinstance(pictures, StoredPictures):
+    stored = pictures.dataset if isinstance(pictures, Subset) else pictures
+    if not isinstance(stored, StoredPictures):
         raise ValueError(f"cache={mode!r} goes with pictures that lie in files; leave it at 'no' for these")
     if mode == "full":
         chosen = torch.arange(len(pictures))
@@ -84,7 +86,9 @@ def cache_pictures(
         if order is None or order.length != len(pictures) or order.parts != share.world_size:
             raise ValueError("cache='memory' needs the order of these pictures, with as many parts as processes")
         chosen = order.part(share.rank).sort().values
-    return _fill(pictures, chosen, progress)
+    if isinstance(pictures, Subset):
+        return Subset(_fill(stored, pictures.indices[chosen], progress), pictures.indices)
+    return _fill(stored, chosen, progress)
 
 
 def _fill(pictures: StoredPictures, chosen: Tensor, progress: Callable[[int, int], None]) -> CachedPictures:

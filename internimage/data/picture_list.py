@@ -90,10 +90,13 @@ def number_classes(path: Path, table: Table, class_names: Sequence[str] | None) 
     Raises:
         ValueError: a label is neither, out of range, unknown, or named in two ways.
     """
-    known = tuple(class_names) if class_names is not None else table.classes
+    known = table.classes or (tuple(class_names) if class_names is not None else None)
     numbers = [_number(label) for label in table.labels]
     if None not in numbers:
-        return numbers, known or _names_of(path, table, numbers)  # type: ignore[return-value,arg-type]
+        if known is None:
+            return numbers, _names_of(path, table, numbers)  # type: ignore[return-value,arg-type]
+        _check_names(path, table, numbers, known)  # type: ignore[arg-type]
+        return numbers, known  # type: ignore[return-value]
     odd = next((index for index, number in enumerate(numbers) if number is not None), None)
     named = numbers.index(None)
     if odd is not None:
@@ -248,6 +251,15 @@ def _number(label: Any) -> int | None:
         return int(label)
     except ValueError:
         return None
+
+
+def _check_names(path: Path, table: Table, numbers: list[int], known: tuple[str, ...]) -> None:
+    """ValueError where the third column calls a class something else than the whole data set does."""
+    for index, (number, name) in enumerate(zip(numbers, table.class_column or (), strict=False)):
+        if 0 <= number < len(known) and name != known[number]:
+            raise ValueError(
+                f"{path}: {table.where(index)} calls class {number} {name!r}, which is {known[number]!r} elsewhere"
+            )
 
 
 def _names_of(path: Path, table: Table, numbers: list[int]) -> tuple[str, ...]:

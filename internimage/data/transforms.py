@@ -114,7 +114,7 @@ def flatten(picture: Image.Image, mode: str) -> Image.Image:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     if picture.mode in ("LAB", "HSV"):  # Pillow turns these into RGB only
         picture = picture.convert("RGB")
-    return picture.convert(mode)
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

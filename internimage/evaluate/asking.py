@@ -15,7 +15,7 @@ from ..classifier import Classifier
 from ..data.dataset import fingerprint as data_fingerprint
 from ..data.shards import Shards
 from ..devices import check_numbers
-from ..train.processes import Processes
+from ..processes import Processes
 from .answers import Answers, Batch, judge
 from .classes import ClassMatch
 from .pictures import Data, Prepared, prepared_batches

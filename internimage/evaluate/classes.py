@@ -82,9 +82,24 @@ def _among_1k(names: tuple[str, ...]) -> tuple[tuple[int, ...] | None, str]:
     if all(_WORDNET_ID.fullmatch(name) for name in names):
         return _by_name(names, imagenet_1k_ids()), "WordNet id"
     found = _by_name(names, imagenet_1k_names())
+    if found is None:
+        found = _by_synonyms(names)
     if found is None and _no_name_in_common(names, imagenet_1k_names()):
         return tuple(range(1000)), "order"
     return found, "name"
+
+
+def _by_synonyms(names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Positions of classes called by all their words, "tench, Tinca tinca", as lists that come with ImageNet do.
+
+    Such lists differ in a few words; all thousand of them are taken by order where nine in ten are as expected.
+    """
+    words = imagenet_22k_names()
+    known = tuple(words[number] for number in IMAGENET_1K_IN_22K)
+    alike = sum(mine == theirs for mine, theirs in zip(names, known, strict=False))
+    if len(names) == len(known) and alike > 0.9 * len(known):
+        return tuple(range(len(known)))
+    return _by_name(names, known)
 
 
 def _with_22k(names: tuple[str, ...]) -> ClassMatch | None:

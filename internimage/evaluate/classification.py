@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..classifier import Classifier
 from ..files import write_through
-from ..train.processes import Processes
+from ..processes import Processes
 from .answers import TOP, Answers
 from .asking import ask_about_all
 from .classes import ClassMatch, match_classes, match_outputs

@@ -17,7 +17,7 @@ from ..data.pictures import PictureError
 from ..data.shard_stream import EvaluationStream
 from ..data.shards import Shards, sample_of
 from ..data.transforms import Preprocessing
-from ..train.processes import Processes
+from ..processes import Processes
 
 
 class Prepared(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..train.recipe import POSITIVE, Rule, check, integer, none_or, number, one_of, tuple_of
+from .training import POSITIVE, Rule, check, integer, none_or, number, one_of, tuple_of
 
 _SHARE = number(0, 1)
 _LOW_HIGH = (

@@ -9,7 +9,8 @@ from ..backbones.config import InternImageConfig
 from ..data.augment import Augmentation
 from ..data.classification import FASHION_MNIST, SYNTHETIC
 from ..data.transforms import INTERPOLATIONS, Preprocessing
-from ..train.recipe import (
+from .augmentation import Mixing, Transform
+from .training import (
     FLAG,
     SHARE_BELOW_ONE,
     Rule,
@@ -21,7 +22,6 @@ from ..train.recipe import (
     one_of,
     tuple_of,
 )
-from .augmentation import Mixing, Transform
 
 DATASETS = {"imagenet-1k": 1000, "imagenet-22k": 21841, "inaturalist-2018": 8142}
 """The data sets that recipes are made for, and their classes."""

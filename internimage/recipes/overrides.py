@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ..backbones.config import InternImageConfig
-from ..train.recipe import TrainingRecipe
+from .training import TrainingRecipe
 
 Recipe = TypeVar("Recipe", bound=TrainingRecipe)
 

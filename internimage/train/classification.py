@@ -14,12 +14,13 @@ from ..backbones.config import InternImageConfig
 from ..data.order import Share
 from ..devices import pick_dtype
 from ..models import InternImageClassifier, get_config
+from ..processes import Processes
 from ..recipes.classification import ClassificationRecipe
 from ..weights.own import ModelCard, save_model
 from .loop import on_device
 from .pretrained import start_from_pretrained
-from .processes import Processes
 from .source import Source
+from .timm_peer import is_peer, make_peer, save_peer
 
 
 class ClassificationTask:
@@ -41,9 +42,11 @@ class ClassificationTask:
         self.remarks: list[str] = []
         self.steps_per_epoch, self.fingerprint = source.steps_per_epoch, source.fingerprint
 
-    def make_model(self) -> InternImageClassifier:
+    def make_model(self) -> nn.Module:
         """The recipe's model, with its pretrained weights or with initial values that follow from its seed."""
         torch.manual_seed(self.recipe.seed)
+        if is_peer(self.recipe):
+            return make_peer(self.recipe, len(self.source.class_names))
         model = InternImageClassifier(self._config(self.recipe.drop_path_rate), len(self.source.class_names))
         if self.fresh and self.recipe.pretrained:
             report = start_from_pretrained(model, self.recipe)
@@ -93,6 +96,9 @@ class ClassificationTask:
     def save(self, path: str | Path, weights: Mapping[str, Tensor], scores: Mapping[str, float]) -> None:
         """One file that ``internimage.load`` and every command take; ``scores`` are of the pictures held out."""
         recipe, names = self.recipe, self.source.class_names
+        if is_peer(recipe):
+            save_peer(path, weights, recipe, names)
+            return
         stored = pick_dtype(recipe.stored_dtype)
         card = ModelCard(
             name=recipe.model,

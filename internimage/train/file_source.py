@@ -11,13 +11,12 @@ from torch import Tensor
 from ..data.batches import Transform
 from ..data.dataset import PictureDataset, fingerprint
 from ..data.loaders import EvaluationBatches, SkippedPictures, evaluation_batches, make_order, training_batches
-from ..data.mixing import Mixing
 from ..data.order import Share
 from ..data.shards import Shards
 from ..data.training_transform import TrainingTransform
+from ..processes import Processes
 from ..recipes.classification import ClassificationRecipe
-from .processes import Processes
-from .source import check_classes
+from .source import check_classes, mixing_of
 
 Pictures = PictureDataset | Shards
 
@@ -54,7 +53,7 @@ class PicturesFromFiles:
         self.steps_per_epoch = self.order.steps_per_epoch
         self.fingerprint = trained_on.fingerprint if isinstance(trained_on, Shards) else fingerprint(trained_on)
         self.held_out_count = 0 if held_out is None else len(held_out)
-        self.mixing = _mixing(recipe, len(self.class_names))
+        self.mixing = mixing_of(recipe, len(self.class_names))
         self.device = processes.device if processes.device.type == "cuda" else None
         self._skipped = SkippedPictures()
         self._evaluation: EvaluationBatches | None = None
@@ -110,10 +109,3 @@ def training_transform(recipe: ClassificationRecipe) -> Transform:
         mode="L" if recipe.channels == 1 else "RGB",
         **settings,
     )
-
-
-def _mixing(recipe: ClassificationRecipe, classes: int) -> Mixing | None:
-    """How the recipe mixes pictures, with label smoothing in the targets; None where it does not."""
-    if not recipe.mixing:
-        return None
-    return Mixing(classes, **asdict(recipe.mixing), label_smoothing=recipe.label_smoothing, seed=recipe.seed)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..backbones.config import SIZES, InternImageConfig
 from ..classifier import EMBEDDED, outline
-from ..data.dataset import PictureDataset, Subset, check_every_class
+from ..data.dataset import PictureDataset, check_every_class
 from ..data.formats import has_split, open_dataset
 from ..data.shards import Shards
 from ..data.split import stratified_split
@@ -18,6 +18,7 @@ from ..models import InternImageClassifier
 from ..recipes.classification import ClassificationRecipe
 from ..recipes.finetuning import finetuning_recipe, held_out_share
 from ..weights import catalog
+from .sources import subset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +39,21 @@ class Parts:
     def __post_init__(self) -> None:
         check_every_class(self.pictures)
 
-    def divide(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def divide(self) -> tuple[Tensor, Tensor]:
         """Positions of what is learned from and of what is held out."""
-        return stratified_split(labels, self.share, self.seed)
+        return stratified_split(self.pictures.labels, self.share, self.seed)
 
     @property
     def learned_from(self) -> int:
         """How many pictures are learned from."""
-        return len(self.divide(self.pictures.labels)[0])
+        return len(self.divide()[0])
 
-    def from_files(self) -> tuple[PictureDataset, PictureDataset]:
-        """The two parts, of which no picture is read yet."""
+    def both(self) -> tuple[PictureDataset, PictureDataset | None]:
+        """The two parts, of which no picture is read yet; None where nothing is held out."""
         if self.val is not None:
             return self.pictures, self.val
-        first, second = self.divide(self.pictures.labels)
-        return Subset(self.pictures, first), Subset(self.pictures, second)
+        first, second = self.divide()
+        return subset(self.pictures, first), subset(self.pictures, second) if len(second) else None
 
 
 def open_parts(data: str, val: str | None = None, held_out: float | None = None, seed: int = 0) -> Parts:

@@ -157,7 +157,8 @@ def finish_epoch(state: TrainingState, watchers: list[Watcher], conduct: Conduct
     """Evaluate model and average, add a row to the history, and offer what is better than before. Collective."""
     task, epoch = state.task, state.step // state.task.steps_per_epoch
     row = {"epoch": epoch, "step": state.step, "lr": state.strategy.optimizer.param_groups[0]["lr"]}
-    for name, value in state.losses.items():
+    parts = state.losses if len(state.losses) > 2 else {"total": state.losses["total"]}  # one part is the total
+    for name, value in parts.items():
         mean = state.processes.sum(torch.tensor(value / task.steps_per_epoch, dtype=torch.float64))
         row["train_loss" if name == "total" else f"train_{name}"] = float(mean) / state.processes.world_size
     state.losses = {}

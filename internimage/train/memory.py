@@ -8,15 +8,13 @@ libraries past PyTorch's allocator, the gaps in the allocator's blocks, and the 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -62,21 +60,22 @@ def step_peak(model: nn.Module, step: Step) -> Peak:
         model: on the meta device, its kernels chosen with ``backend="cpu"``; it takes (N, in_chans, H, W). Afterwards
             it is of no use.
     """
-    compute = getattr(torch, step.dtype)
-    stored = compute if step.whole else torch.float32
-    if hasattr(model, "set_grad_checkpointing"):
-        model.set_grad_checkpointing(step.checkpointing)
+    stored = getattr(torch, step.dtype) if step.whole else torch.float32
+    if step.checkpointing:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
     model.train()
+    if step.device == "cuda" and step.dtype != "float32" and not step.whole:
+        _norms_in_float32(model)
     with FakeTensorMode():
         model._apply(lambda t: torch.empty(t.shape, dtype=stored if t.is_floating_point() else t.dtype))
         image = torch.empty(step.batch_size, getattr(model, "in_chans", 3), step.image_size, step.image_size)
         image = image.to(stored)
         with _Held((*model.parameters(), *model.buffers(), image)) as held:
-            for parameter in model.parameters():
+            for parameter in filter(lambda p: p.requires_grad, model.parameters()):
                 parameter.register_post_accumulate_grad_hook(held.count_gradient)
             with _autocast(step):
                 loss = _loss(model(image))
-            loss.backward()
+            torch.autograd.backward(loss)
     return Peak(held.peak, held.peak_without_gradients)
 
 
@@ -85,23 +84,18 @@ def _loss(output: Tensor) -> Tensor:
     return output.float().logsumexp(-1).mean()
 
 
-@contextmanager
-def _autocast(step: Step) -> Iterator[None]:
-    with ExitStack() as stack:
-        if step.dtype != "float32" and not step.whole:
-            stack.enter_context(torch.autocast("cpu", getattr(torch, step.dtype)))
-            if step.device == "cuda":
-                stack.enter_context(_NormsInFloat32())
-        yield
+def _autocast(step: Step) -> AbstractContextManager:
+    """That of the CPU, which fake tensors are on."""
+    if step.dtype == "float32" or step.whole:
+        return nullcontext()
+    return torch.autocast("cpu", getattr(torch, step.dtype))
 
 
-class _NormsInFloat32(TorchFunctionMode):
+def _norms_in_float32(model: nn.Module) -> None:
     """What autocast does on a card and not on the CPU, as far as these networks are concerned."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") == "layer_norm":
-            args = (args[0].float(), *args[1:])
-        return func(*args, **(kwargs or {}))
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.register_forward_pre_hook(lambda _, inputs: tuple(tensor.float() for tensor in inputs))
 
 
 class _Held(TorchDispatchMode):

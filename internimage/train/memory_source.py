@@ -12,9 +12,9 @@ from ..data.augment import augment, resize
 from ..data.labelled import LabelledImages
 from ..data.order import EpochOrder, Share
 from ..data.seeds import mixed, seeded
+from ..processes import Processes
 from ..recipes.classification import ClassificationRecipe
-from .processes import Processes
-from .source import check_classes
+from .source import check_classes, mixing_of
 
 _EVALUATION_BATCH = 250
 _STREAM = 3  # sets these random numbers apart from those of transforms and mixing
@@ -34,6 +34,7 @@ class PicturesInMemory:
         check_classes(trained_on.class_names)
         self.recipe, self.trained_on, self.held_out, self.device = recipe, trained_on, held_out, device
         self.class_names = trained_on.class_names
+        self.mixing = mixing_of(recipe, len(self.class_names))
         self.order = EpochOrder(len(trained_on), recipe.batch_size, recipe.seed)
         self.steps_per_epoch = self.order.steps_per_epoch
         self.fingerprint = fingerprint(trained_on)
@@ -57,7 +58,7 @@ class PicturesInMemory:
                     torch.cuda.manual_seed(mixed(*numbers))
                 with seeded(*numbers):
                     batch = self._changed(torch.tensor([place.picture for place in places]), places[0].epoch)
-                yield batch
+                yield batch if self.mixing is None else self.mixing(*batch, step=step, share=share.number(micro))
 
     def _changed(self, chosen: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         images = self.trained_on.images[chosen].to(self.device).float() / 255

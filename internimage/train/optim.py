@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..recipes.training import TrainingRecipe
 from .layer_decay import NamedTensors, Pace, classification_paces
-from .recipe import TrainingRecipe
 
 _LEVEL = re.compile(r"(?:^|\.)levels\.(\d+)\.")
 

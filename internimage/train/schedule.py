@@ -8,7 +8,7 @@ import torch
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 
-from .recipe import TrainingRecipe
+from ..recipes.training import TrainingRecipe
 
 _LAST_OF_LINEAR = 0.01  # of the highest rate
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from ..data.mixing import Mixing
 from ..data.order import Share
-from .processes import Processes
+from ..processes import Processes
+from ..recipes.classification import ClassificationRecipe
 
 
 class Source(Protocol):
@@ -33,6 +36,13 @@ class Source(Protocol):
 
     def skipped(self) -> Sequence[str]:
         """The pictures that could not be read so far."""
+
+
+def mixing_of(recipe: ClassificationRecipe, classes: int) -> Mixing | None:
+    """How the recipe mixes pictures, with label smoothing in the targets; None where it does not."""
+    if not recipe.mixing:
+        return None
+    return Mixing(classes, **asdict(recipe.mixing), label_smoothing=recipe.label_smoothing, seed=recipe.seed)
 
 
 def check_classes(class_names: Sequence[str]) -> None:

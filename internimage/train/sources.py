@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from torch import Tensor
 
 from ..data.dataset import PictureDataset, Subset, check_every_class
 from ..data.formats import has_split, open_dataset
@@ -16,10 +17,10 @@ from ..data.order import EpochOrder, Share
 from ..data.shards import Shards
 from ..data.split import stratified_split
 from ..data.stored import StoredPictures
+from ..processes import Processes
 from ..recipes.classification import DATASETS, ClassificationRecipe
 from .file_source import PicturesFromFiles
 from .memory_source import PicturesInMemory
-from .processes import Processes
 from .source import Source
 
 Progress = Callable[[int, int], None]
@@ -68,7 +69,7 @@ def open_source(
     if recipe.source == "memory":
         return _in_memory(recipe, trained_on, held_out, processes, progress)
     own_part, cache = recipe.cache == "memory", reading.cache
-    if own_part and isinstance(trained_on, StoredPictures):
+    if own_part and _lie_in_files(trained_on):
         cache = "memory"
     if cache != "no":
         trained_on = _cached(trained_on, recipe, processes, reading, cache, progress)
@@ -100,10 +101,11 @@ def open_parts(recipe: ClassificationRecipe, reading: Reading) -> tuple[Pictures
     if isinstance(whole, Shards) or not recipe.held_out:
         return whole, None  # shards are read in their own order: measure on others, with --val
     mine, apart = stratified_split(whole.labels, recipe.held_out, recipe.seed)
-    return _subset(whole, mine), _subset(whole, apart)
+    return subset(whole, mine), subset(whole, apart)
 
 
-def _subset(pictures: PictureDataset, indices: Any) -> PictureDataset:
+def subset(pictures: PictureDataset, indices: Tensor) -> PictureDataset:
+    """The pictures at ``indices``."""
     return pictures.subset(indices) if isinstance(pictures, LabelledImages) else Subset(pictures, indices)
 
 
@@ -117,14 +119,20 @@ def _in_memory(
     if isinstance(trained_on, Shards) or isinstance(held_out, Shards):
         raise ValueError("tar shards are not kept in memory; add --set source=files, or take a recipe that reads files")
     mine = _read(recipe, trained_on, progress)
-    apart = mine.subset(mine.labels[:0]) if held_out is None else _read(recipe, held_out, progress)
+    apart = mine.subset(mine.labels[:0]) if held_out is None else _read(recipe, held_out, progress, every_class=False)
     return PicturesInMemory(recipe, mine, apart, processes.device)
 
 
-def _read(recipe: ClassificationRecipe, pictures: PictureDataset, progress: Progress) -> LabelledImages:
+def _read(
+    recipe: ClassificationRecipe, pictures: PictureDataset, progress: Progress, every_class: bool = True
+) -> LabelledImages:
     if isinstance(pictures, LabelledImages):
         return pictures.with_channels(recipe.channels)
-    return read_into_memory(pictures, recipe.preprocessing, progress)
+    return read_into_memory(pictures, recipe.preprocessing, progress, every_class)
+
+
+def _lie_in_files(pictures: Pictures) -> bool:
+    return isinstance(pictures.dataset if isinstance(pictures, Subset) else pictures, StoredPictures)
 
 
 def _cached(

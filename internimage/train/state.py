@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from ..processes import Processes
+from ..recipes.training import TrainingRecipe
 from .ema import WeightAverage
 from .optim import freeze_levels, make_optimizer
-from .processes import Processes
-from .recipe import TrainingRecipe
 from .schedule import make_scheduler
 from .strategies import Strategy
 from .task import Task

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ..data.order import Share
-from .processes import Processes
+from ..processes import Processes
 
 
 class Task(Protocol):

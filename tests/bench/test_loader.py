@@ -26,9 +26,11 @@ def test_steps_and_rates_are_measured(folder):
 
 
 def test_workers_needed_follow_from_the_best_rate_of_one():
-    rates = [{"workers": w, "images_per_s": r} for w, r in ((0, 500.0), (1, 100.0), (4, 480.0))]
-    assert loader.workers_needed(rates, 1200.0) == 10.0
-    assert loader.workers_needed(rates[:1], 1200.0) is None
+    measured = ((0, 500.0, 600.0), (1, 100.0, None), (4, 480.0, None))
+    rates = [{"workers": w, "images_per_s": rate, "images_per_core_s": core} for w, rate, core in measured]
+    assert loader.workers_needed(rates, 1200.0) == 2.0
+    assert loader.workers_needed(rates[1:], 1200.0) == 10.0
+    assert loader.workers_needed([], 1200.0) is None
 
 
 def test_the_command_prints_figures_and_json(folder):

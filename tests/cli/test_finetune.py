@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +16,10 @@ import torch
 from PIL import Image
 
 import internimage as package
-from tests.small_model import NAMES
+from internimage.data.transforms import Preprocessing
+from internimage.models import InternImageClassifier
+from internimage.weights import ModelCard, save_model
+from tests.small_model import NAMES, small_model
 
 
 @pytest.fixture
@@ -31,7 +39,11 @@ def test_own_classes_from_a_file(internimage, model, folder):
     got = internimage("finetune", folder, "--model", model, "--epochs", 2, "--json", "--device", "cpu")
     assert got.code == 0, got.err
     assert got.json["model"] == "runs/finetune_pets/finetune.safetensors" and got.json["epoch"] == 2
-    assert "broken.png" in got.err and "17 pictures of 2 classes" in got.err and "3 more held out" in got.err
+    assert got.err.count("broken.png") == 1 and "17 pictures of 2 classes" in got.err and "3 more held out" in got.err
+    assert {"finetune.safetensors", "held_out.html", "metrics.csv", "report.html"} <= {
+        path.name for path in Path("runs/finetune_pets").iterdir()
+    }
+    assert "pets, the part held out" in Path("runs/finetune_pets/held_out.html").read_text()
     classifier = package.load(got.json["model"], device="cpu")
     assert classifier.class_names == ("dark", "light") and classifier.note == "trained on pets, 2 classes"
     assert classifier.preprocessing == package.load(model, device="cpu").preprocessing
@@ -48,6 +60,21 @@ def test_the_embedded_model_learns_without_a_network(internimage, folder):
     embedded = package.load(device="cpu")
     assert classifier.preprocessing.dark_background and classifier.preprocessing.mean == embedded.preprocessing.mean
     assert classifier.preprocessing.image_size == 32 and len(classifier.class_names) == 2
+
+
+def test_a_larger_model_reads_files_when_they_are_due(internimage, folder, tmp_path):
+    small = small_model().config
+    preprocessing = Preprocessing(image_size=128)
+    card = ModelCard(name="rgb", config=replace(small, in_chans=3), num_classes=3, preprocessing=preprocessing)
+    torch.manual_seed(0)
+    save_model(tmp_path / "rgb.safetensors", InternImageClassifier(card.config, 3).state_dict(), card)
+    got = internimage(
+        "finetune", folder, "--model", tmp_path / "rgb.safetensors", "--epochs", 1, "--held-out", 0, "--json",
+        "--workers", 1,
+    )  # fmt: skip
+    assert got.code == 0, got.err
+    assert "21 pictures of 2 classes" in got.err and "top1" not in got.json
+    assert package.load(got.json["model"], device="cpu").preprocessing.image_size == 128
 
 
 def test_train_and_val_folders_are_taken_as_they_are(internimage, model, folder, tmp_path):
@@ -120,3 +147,21 @@ def test_a_class_of_which_no_picture_can_be_read(internimage, model, folder):
         path.write_bytes(b"")
     got = internimage("finetune", folder, "--model", model)
     assert got.code == 1 and "none of the pictures of class 'light' can be read" in got.err
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_model_and_speak_with_one_voice(model, folder, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = ["-m", "internimage", "finetune", folder, "--model", model, "--epochs", 2, "--device", "cpu", "--json"]
+    ran = subprocess.run(
+        [str(word) for word in (*torchrun, *command)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["steps"] == 8 and ran.stderr.count("on 2 processes (ddp)") == 1
+    written = {path.name for path in (tmp_path / "runs" / "finetune_pets").iterdir()}
+    assert {"finetune.safetensors", "held_out.html", "report.html"} <= written

@@ -84,6 +84,16 @@ def test_lists_and_archives_by_name_and_by_split(folder):
     assert isinstance(open_dataset(f"list:{folder}/val.json", root=folder), PictureList)
 
 
+def test_a_part_with_other_classes_is_refused(folder):
+    with zipfile.ZipFile(folder / "val.zip", "w") as archive:
+        archive.write(folder / "dog" / "1.png", "dog/1.png")
+    (folder / "val.json").write_text('{"classes": ["dog", "cat"], "items": [["dog/1.png", 0]]}')
+    with pytest.raises(ValueError, match="has 1 classes and the data set 2 classes; they differ in 'cat'"):
+        open_dataset(folder / "val.zip", "val", class_names=("cat", "dog"))
+    with pytest.raises(ValueError, match="has 2 classes and the data set 2 classes; they differ in 'their order'"):
+        open_dataset(folder / "val.json", "val", class_names=("cat", "dog"))
+
+
 def test_shards_in_a_folder_and_by_pattern(tmp_path):
     write_tar(tmp_path / "train" / "a0.tar")
     write_tar(tmp_path / "train" / "a1.tar")

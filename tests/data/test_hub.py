@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from internimage.data.formats import open_dataset
 from internimage.data.hub import read_hub
 from internimage.data.loaders import evaluation_batches
 from internimage.data.pictures import PictureError
-from tests.data.made_up import as_bytes, noise
+from tests.data.made_up import as_bytes, noise, save_noise
 from tests.data.test_loaders import plain
 
 datasets = pytest.importorskip("datasets")
@@ -57,6 +58,14 @@ def test_a_picture_that_is_not_there_or_broken_is_named(tmp_path):
     with pytest.raises(PictureError, match="row 1: not a picture"):
         found.read(1)
     assert found.read(2).picture.tobytes() == noise(1).tobytes()
+
+
+def test_a_folder_of_class_folders_may_be_opened_by_datasets(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for number, name in enumerate(("cat/1.png", "dog/2.png")):
+        save_noise(tmp_path / "pictures" / "train" / name, number)
+    found = open_dataset(f"hf:{tmp_path}/pictures")
+    assert found.class_names == ("cat", "dog") and found.read(1).picture.tobytes() == noise(1).tobytes()
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -153,7 +156,19 @@ def test_a_run_that_is_left_in_the_middle_ends_its_workers():
     order = EpochOrder(30, 8, 0)
     batches = training_batches(MadeUp(30), order, shaken, last_step=300, workers=2)
     next(batches)
+    assert len(multiprocessing.active_children()) == 2
     batches.close()
+    assert not multiprocessing.active_children()
+
+
+def test_workers_outlive_a_signal_to_the_whole_group():
+    order = EpochOrder(30, 8, 0)
+    batches = training_batches(MadeUp(30), order, shaken, last_step=12, workers=2)
+    next(batches), next(batches)  # one of each worker: both have begun
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGINT)
+        os.kill(child.pid, signal.SIGTERM)
+    assert len(list(batches)) == 10
 
 
 @pytest.mark.parametrize(

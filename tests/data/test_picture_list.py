@@ -88,6 +88,12 @@ def test_a_part_follows_the_classes_of_the_whole(folder):
     assert read_picture_list(path, class_names=("cat", "dog", "emu")).labels.tolist() == [1]
     with pytest.raises(ValueError, match="line 1 has the label 'dog', expected one of the 1 classes, such as 'cat'"):
         read_picture_list(path, class_names=("cat",))
+    numbered = write(folder, "val.csv", "b.png,1,dog\n")
+    assert read_picture_list(numbered, class_names=("cat", "dog")).class_names == ("cat", "dog")
+    with pytest.raises(ValueError, match="line 1 calls class 1 'dog', which is 'emu' elsewhere"):
+        read_picture_list(numbered, class_names=("cat", "emu"))
+    with pytest.raises(ValueError, match="b.png has label 1, expected 0 to 0"):
+        read_picture_list(numbered, class_names=("cat",))
 
 
 def test_a_missing_or_broken_picture_is_named_when_it_is_read(folder):

@@ -151,8 +151,9 @@ def test_evaluation_counts_each_sample_once(folder, world_size, workers):
 def test_evaluation_begins_at_any_batch(folder):
     shards = read_shards(folder)
     whole = list(evaluation_batches(shards, plain, batch_size=16))
-    rest = list(evaluation_batches(shards, plain, batch_size=16, first_batch=4, workers=1))
-    assert [batch.indices.tolist() for batch in rest] == [batch.indices.tolist() for batch in whole[4:]]
+    rest = evaluation_batches(shards, plain, batch_size=16, first_batch=4, workers=1)
+    for _ in range(2):  # the workers stay
+        assert [batch.indices.tolist() for batch in rest] == [batch.indices.tolist() for batch in whole[4:]]
 
 
 def test_a_bad_picture_is_replaced_within_its_batch_and_named(folder):

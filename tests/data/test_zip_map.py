@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from internimage.data import memory_cache
+from internimage.data.dataset import Subset
 from internimage.data.loaders import training_batches
 from internimage.data.memory_cache import cache_pictures
 from internimage.data.order import EpochOrder, Share
 from internimage.data.pictures import PictureError, read_picture
+from internimage.data.synthetic import synthetic_pictures
 from internimage.data.zip_map import read_zip
 from tests.data.made_up import as_bytes, noise
 
@@ -125,6 +127,17 @@ def test_caches_read_their_pictures_once(tmp_path, monkeypatch, mode, kept):
     check(pickle.loads(pickle.dumps(cached)))
     assert sorted(set(reads)) == sorted(set(range(4)) - set(kept))
     assert cache_pictures(found, "no") is found
+
+
+def test_a_part_of_a_data_set_is_cached_alone(tmp_path, monkeypatch):
+    part = Subset(read_zip(write_zip(tmp_path / "train.zip")), torch.tensor([3, 0, 2]))
+    reads = count_reads(part.dataset, monkeypatch)
+    cached = cache_pictures(part, "part", share=Share(0, 2))
+    assert sorted(reads) == [2, 3] and cached.dataset.cached == 2
+    assert [cached.read(i).picture.tobytes() for i in range(3)] == [noise(n).tobytes() for n in (3, 0, 2)]
+    assert reads[2:] == [0]
+    with pytest.raises(ValueError, match="goes with pictures that lie in files"):
+        cache_pictures(synthetic_pictures(), "full")
 
 
 def test_each_process_keeps_its_own_part_in_memory_and_reads_nothing_else(tmp_path, monkeypatch):

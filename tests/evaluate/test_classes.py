@@ -47,6 +47,15 @@ def test_classes_that_share_a_name_are_told_apart_by_order():
     assert match_outputs(NAMES_22K, NAMES_22K).labels == tuple(range(21841))
 
 
+def test_classes_called_by_all_their_words():
+    words = [NAMES_22K[number] for number in IMAGENET_1K_IN_22K]
+    words[850] = "teddy, teddy bear"
+    assert words[0] == "tench, Tinca tinca"
+    assert match_outputs(words, NAMES).labels == tuple(range(1000))
+    assert match_outputs(words, NAMES_22K).outputs == IMAGENET_1K_IN_22K
+    assert match_outputs((words[7], words[0]), NAMES).labels == (7, 0)
+
+
 def test_ids_that_are_no_classes_of_the_model_are_refused_and_not_taken_by_order():
     strange = (*IDS[:999], "n99999999")
     with pytest.raises(ValueError, match="does not know 1 of the 1000 classes of the data, such as 'n99999999'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -10,8 +11,11 @@ import torch
 from PIL import Image
 
 from internimage.classifier import Classifier
+from internimage.data.dataset import Sample
+from internimage.data.labels import imagenet_1k_names, imagenet_22k_names
 from internimage.data.transforms import Preprocessing
 from internimage.evaluate.classification import evaluate_classifier, match_classes
+from internimage.weights.imagenet_22k import IMAGENET_1K_IN_22K, imagenet_1k_ids
 
 KNOWN = tuple("abcdefg")
 GREY = Preprocessing(image_size=4, interpolation="nearest", mode="L", mean=(0.0,), std=(1.0,))
@@ -109,3 +113,63 @@ def test_the_table_of_classes(tmp_path):
         ["a", "4", "25.00", "75.00", "b", "2"],
         ["c", "1", "100.00", "100.00", "", "0"],
     ]
+
+
+def test_a_head_of_22k_is_measured_by_the_1000_outputs():
+    class Answers(torch.nn.Module):
+        """Prefers an output that is none of the thousand, then the class that is the level of the picture."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            logits = torch.zeros(len(images), 21841)
+            logits[:, 1] = 9.0
+            outputs = torch.tensor(IMAGENET_1K_IN_22K)[(images.mean((1, 2, 3)) * 255).round().long()]
+            logits[torch.arange(len(images)), outputs] = 5.0
+            return logits
+
+    names = (imagenet_1k_ids()[3], imagenet_1k_ids()[200])
+    classifier = Classifier(Answers(), GREY, imagenet_22k_names())
+    got = evaluate_classifier(classifier, Pictures([(3, 0), (200, 1), (4, 1)], names))
+    assert got.top1 == pytest.approx(200 / 3) and len(got.class_names) == 1000
+    assert [c.name for c in got.classes] == [imagenet_1k_names()[3], imagenet_1k_names()[200]]
+    right = math.log(999 + math.exp(5.0)) - 5.0  # over the thousand alone
+    assert got.loss == pytest.approx((2 * right + right + 5.0) / 3, rel=1e-5)
+
+
+def test_cross_entropy_and_the_confusion_by_hand():
+    got = evaluate_classifier(classifier(), Pictures([(0, 0), (30, 0), (30, 0), (60, 2)]))
+    assert got.confusion == ((0, 0, 1), (0, 1, 2), (2, 2, 1))
+    levels = torch.arange(7.0) * 30
+    want = [-(level - levels).abs() for level in (0, 30, 30, 60)]
+    losses = [-torch.log_softmax(x, 0)[label] for x, label in zip(want, (0, 0, 0, 2), strict=True)]
+    assert got.loss == pytest.approx(float(torch.stack(losses).mean()), rel=1e-4)
+
+
+def test_date_and_place_go_to_a_model_that_takes_them():
+    class Place(torch.nn.Module):
+        """Answers by the place alone, where it is given one."""
+
+        def __init__(self, metadata: object) -> None:
+            super().__init__()
+            self.metadata, self.unused = metadata, torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, images, temporal=None, spatial=None):
+            return torch.zeros(len(images), 3) if spatial is None else spatial
+
+    class WithPlace(Pictures):
+        labels = torch.tensor([2, 0, 1])
+
+        def name(self, index):
+            return str(index)
+
+        def read(self, index):
+            label = int(self.labels[index])
+            return Sample(Image.new("L", (4, 4)), label, (torch.zeros(4), torch.eye(3)[label]))
+
+    data = WithPlace([None] * 3, ("a", "b", "c"))
+    for metadata, right in ("a branch", 3), (None, 1):
+        got = evaluate_classifier(Classifier(Place(metadata), GREY, ("a", "b", "c")), data, batch_size=2)
+        assert got.top1 == pytest.approx(100 * right / 3)

@@ -151,29 +151,46 @@ def test_surest_mistakes_come_first(classifier, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_count_each_picture_once(folder, tmp_path, processes):
-    model = save_small_model(tmp_path / "small.safetensors")
-
-    def evaluate(count: int, *options: object) -> dict:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "--no-python"]
-        command = [sys.executable, "-m", "internimage", "evaluate", model, "--data", folder, "--json", "--device=cpu"]
-        command += ["--batch-size=2", *options]
-        ran = subprocess.run(
-            [str(word) for word in ([sys.executable, *torchrun, *command] if count else command)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-            timeout=200,
-        )
-        assert ran.returncode in (1, 3), ran.stderr  # torchrun makes 1 of the 3 that unreadable pictures give
-        assert ran.stderr.count("skipped: ") == 1
-        return json.loads(ran.stdout)
-
+def test_processes_count_each_picture_once(folder, tmp_path):
+    evaluate = _Command(save_small_model(tmp_path / "small.safetensors"), folder, tmp_path)
     alone = evaluate(0)
-    shared = evaluate(processes, "--resume", tmp_path / "kept")
+    shared = evaluate(2, "--resume", tmp_path / "kept")
     assert alone["pictures"] == shared["pictures"] == 10 and len(shared["unreadable"]) == 1
     assert alone["classes"] == shared["classes"] and alone["top1"] == shared["top1"]
     assert alone["loss"] == pytest.approx(shared["loss"], abs=2e-4)
     assert evaluate(0, "--resume", tmp_path / "kept")["top1"] == alone["top1"]  # by whom does not matter
+
+
+@pytest.mark.slow
+def test_more_processes_than_pictures(folder, tmp_path):
+    for path in sorted(folder.rglob("*.png"))[:-2]:
+        path.unlink()
+    for path in [path for path in folder.iterdir() if not any(path.iterdir())]:
+        path.rmdir()
+    evaluate = _Command(save_small_model(tmp_path / "small.safetensors"), folder, tmp_path)
+    assert evaluate(3)["pictures"] == 2
+
+
+class _Command:
+    """``internimage evaluate`` as processes of its own: so many under torchrun, or one without for 0."""
+
+    def __init__(self, model: Path, folder: Path, here: Path) -> None:
+        self.words = [sys.executable, "-m", "internimage", "evaluate", model, "--data", folder, "--json"]
+        self.words += ["--device", "cpu", "--batch-size", "2"]
+        self.here = here
+
+    def __call__(self, processes: int, *options: object) -> dict:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
+        start = [*torchrun, f"--nproc-per-node={processes}"] if processes else []
+        ran = subprocess.run(
+            [str(word) for word in (*start, *self.words, *options)],
+            capture_output=True,
+            text=True,
+            cwd=self.here,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            timeout=200,
+        )
+        assert ran.returncode in (0, 1, 3), ran.stderr  # torchrun makes 1 of the 3 that unreadable pictures give
+        answer = json.loads(ran.stdout)  # one process speaks
+        assert ran.stderr.count("skipped: ") == len(answer["unreadable"])
+        return answer

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from internimage.backbones import InternImage
 from internimage.models import InternImageClassifier, get_config
+from internimage.recipes.training import TrainingRecipe
 from internimage.train.layer_decay import Pace, classification_paces, dense_prediction_paces
 from internimage.train.optim import make_optimizer
-from internimage.train.recipe import TrainingRecipe
 from internimage.weights.released import released_names
 from tests.parity.recorded import recorded_keys
 

@@ -18,10 +18,10 @@ from torchvision.ops import box_iou
 
 from internimage.data.order import Share
 from internimage.data.seeds import seeded
+from internimage.processes import Processes, started_processes, stop_processes
+from internimage.recipes.training import TrainingRecipe
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.loop import Conduct, fit
-from internimage.train.processes import Processes, started_processes, stop_processes
-from internimage.train.recipe import TrainingRecipe
 from internimage.train.state import TrainingState, new_state
 from internimage.train.strategies import make_strategy
 from internimage.weights.own import save_tensors

@@ -5,8 +5,10 @@ A few steps of a tiny classifier; each process writes what it saw to ``FOLDER/ra
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from internimage.bench.memory import peak_allocation
 from internimage.data.order import Share
 from internimage.data.seeds import seeded
 from internimage.models import create_model
+from internimage.processes import Processes, started_processes, stop_processes
+from internimage.recipes.training import TrainingRecipe
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
-from internimage.train.loop import Conduct, fit, full_weights
-from internimage.train.processes import Processes, started_processes, stop_processes
-from internimage.train.recipe import TrainingRecipe
+from internimage.train.loop import Conduct, fit, full_weights, train_step
 from internimage.train.state import TrainingState, new_state
 from internimage.train.strategies import make_strategy
 from internimage.weights.own import save_tensors
@@ -32,14 +35,18 @@ NETWORK = dict(channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), level2_pos
 def recipe(**changes) -> TrainingRecipe:
     settings = dict(
         name="spread", epochs=1, batch_size=BATCH, lr=1e-3, min_lr=0.0, warmup_lr=1e-3, warmup_epochs=0, eps=1e-4,
-        clip_grad=1.0, ema_decay=0.9,
+        clip_grad=1.0, ema_decay=0.9, layer_decay=1.0, dcn_lr_mul=0.0,
     )  # fmt: skip
     listed = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     return TrainingRecipe(**{**settings, **listed})
 
 
 class Noise:
-    """Three classes of noise, a network of the kind of H: attention pooling, and no batch norm."""
+    """Three classes of noise, a network of the kind of H: attention pooling, and no batch norm.
+
+    Its offsets stay as they are: where a sample lies within a rounding of a grid line, its gradient jumps, and runs
+    that differ by roundings would part.
+    """
 
     fingerprint, steps_per_epoch, score = "noise", STEPS, "top1"
 
@@ -50,7 +57,11 @@ class Noise:
         torch.manual_seed(0)
         if self.batch_norm:
             return create_model("internimage_femto", num_classes=3, channels=16, depths=(1, 1, 1, 1), in_chans=3)
-        return create_model("internimage_h", num_classes=3, **NETWORK)
+        model = create_model("internimage_h", num_classes=3, **NETWORK)
+        for name, parameter in model.named_parameters():
+            if name.endswith("offset.bias"):
+                nn.init.normal_(parameter)
+        return model
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
         size = share.micro_batch_size(BATCH)
@@ -73,7 +84,7 @@ class Noise:
         with seeded(99):
             images = torch.randn(4, 3, 32, 32)
         logits = [model(images) for _ in range(3 if processes.is_first else 1)][0]
-        return {"top1": float(processes.sum(logits.float().abs().sum()))}
+        return {"top1": float(processes.sum(logits.float().abs().sum())) / processes.world_size}
 
     def save(self, path, weights, scores) -> None:
         save_tensors(path, weights, {})
@@ -91,6 +102,39 @@ def held(state: TrainingState) -> dict[str, object]:
         "parameters": sum(tensor.numel() for tensor in state.strategy.named_tensors().values()),
         "states": sum(tensor.numel() for tensor in local),
     }
+
+
+def bytes_held() -> int:
+    """By all tensors of this process."""
+    gc.collect()
+    held: dict[int, int] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # looking at an object may wake what warns
+        for each in gc.get_objects():
+            if isinstance(each, Tensor):
+                each = getattr(each, "_local_tensor", each)
+                if each.device.type == "cpu":
+                    held[each.untyped_storage().data_ptr()] = each.untyped_storage().nbytes()
+    return sum(held.values())
+
+
+def measure(folder: Path, request: dict) -> None:
+    """The most that this process holds in a step, once its states are there."""
+    before, processes = bytes_held(), started_processes("cpu")
+    images, accumulation = request["images"], request["accumulation"]
+    strategy = make_strategy(request["strategy"], processes, offload=request["offload"])
+    state = new_state(Noise(), recipe(**request["recipe"]), strategy)
+    size = images // (processes.world_size * accumulation)
+    batch = (torch.randn(size, 3, request["image_size"], request["image_size"]), torch.zeros(size, dtype=torch.int64))
+    share = Share(processes.rank, processes.world_size, accumulation)
+
+    def step() -> None:
+        train_step(state, [batch] * accumulation, share, Checkpoints(folder))
+
+    step()
+    step()
+    held = bytes_held() - before + peak_allocation(step)
+    (folder / request["name"] / f"{processes.rank}.json").write_text(json.dumps({"held": held}))
 
 
 def run(folder: Path, request: dict) -> None:
@@ -116,5 +160,5 @@ if __name__ == "__main__":
     where = Path(sys.argv[1])
     for each in json.loads(sys.argv[2]):  # several runs of one start: importing takes longer than training
         (where / each["name"]).mkdir(parents=True, exist_ok=True)
-        run(where, each)
+        (measure if "images" in each else run)(where, each)
     stop_processes()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 
 import internimage
 from internimage.data.augment import Augmentation
@@ -14,13 +16,14 @@ from internimage.data.labelled import LabelledImages
 from internimage.data.order import Share
 from internimage.data.split import stratified_split
 from internimage.data.synthetic import synthetic_pictures
+from internimage.processes import Processes
 from internimage.recipes import RECIPES, ClassificationRecipe, get_recipe
+from internimage.recipes.augmentation import Mixing
 from internimage.recipes.classification import smoke
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.classification import ClassificationTask
 from internimage.train.loop import fit, full_weights
 from internimage.train.memory_source import PicturesInMemory, fingerprint
-from internimage.train.processes import Processes
 from internimage.train.sources import Reading, open_source
 from internimage.train.state import new_state
 from internimage.train.strategies import make_strategy
@@ -205,3 +208,23 @@ def test_every_kind_of_recipe_can_be_made_and_cut_down(name):
     inputs, targets = next(iter(source.batches(0, 1, Share())))
     assert inputs.shape == (16, small.channels, 32, 32) and len(targets) == 16 and source.steps_per_epoch <= 10
     assert targets.is_floating_point() == bool(small.mixing) and source.held_out_count == 24
+
+
+def test_pictures_in_memory_may_be_mixed():
+    chosen = recipe(mixing=Mixing(mixup=0.8, cutmix=1.0))
+    images, targets = batch(task(chosen), 3)
+    assert targets.shape == (8, 2) and torch.allclose(targets.sum(1), torch.ones(8))
+    again, same = batch(task(chosen), 3)
+    assert torch.equal(images, again) and torch.equal(targets, same)
+
+
+def test_a_network_of_timm_is_trained_by_the_same_recipe(tmp_path):
+    chosen = recipe(model="timm:test_resnet", epochs=1)
+    state = state_of(chosen)
+    assert fit(state, Checkpoints(tmp_path), [])
+    state.task.save(tmp_path / "peer.safetensors", full_weights(state, "average"), {})
+    with safe_open(tmp_path / "peer.safetensors", framework="pt") as file:
+        card = json.loads(file.metadata()["timm"])
+    assert card == {"name": "test_resnet", "in_chans": 3, "class_names": ["upright", "lying"]}
+    with pytest.raises(ValueError, match="timm has no network 'resnet0'"):
+        state_of(recipe(model="timm:resnet0"))

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from internimage.processes import Processes
 from internimage.recipes import get_recipe
 from internimage.recipes.classification import smoke
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.classification import ClassificationTask
 from internimage.train.loop import fit
-from internimage.train.processes import Processes
 from internimage.train.sources import Reading, open_source
 from internimage.train.state import new_state
 from internimage.train.strategies import make_strategy

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from internimage.data.order import Share
+from internimage.processes import Processes, first_host
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.ema import WeightAverage
 from internimage.train.interrupt import StopOnSignal
 from internimage.train.loop import Conduct, fit, full_weights, train_step
-from internimage.train.processes import Processes, first_host
 from internimage.train.state import TrainingState, new_state
 from internimage.train.strategies import make_strategy
 

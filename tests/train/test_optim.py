@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import internimage
+from internimage.recipes.training import TrainingRecipe
 from internimage.train.layer_decay import classification_paces, dense_prediction_paces
 from internimage.train.optim import freeze_levels, make_optimizer
-from internimage.train.recipe import TrainingRecipe
 
 
 def meta(name: str) -> nn.Module:

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
+from internimage.processes import Processes
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
-from internimage.train.processes import Processes
 
 from ..tolerances import assert_close
 from . import boxes

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from internimage.train.recipe import TrainingRecipe
+from internimage.recipes.training import TrainingRecipe
 from internimage.train.schedule import make_scheduler
 
 STEPS = 10  # in an epoch

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from internimage.data.order import Share
 from internimage.data.seeds import seeded
-from internimage.train.processes import Processes
-from internimage.train.recipe import TrainingRecipe
+from internimage.processes import Processes
+from internimage.recipes.training import TrainingRecipe
 from internimage.weights.own import save_tensors
 
 STEPS = 5  # in an epoch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..processes import Processes
+from ...processes import Processes
 from .base import STRATEGIES, Strategy
 
 __all__ = ["STRATEGIES", "Strategy", "make_strategy"]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ...processes import Processes
+from ...recipes.training import TrainingRecipe
 from ..optimizer_state import load_states, states_by_name
-from ..processes import Processes
-from ..recipe import TrainingRecipe
 
 _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..processes import Processes
-from ..recipe import TrainingRecipe
+from ...processes import Processes
+from ...recipes.training import TrainingRecipe
 
 STRATEGIES = ("single", "ddp", "fsdp2", "deepspeed-1", "deepspeed-2", "deepspeed-3")
 

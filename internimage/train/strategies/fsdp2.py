@@ -16,9 +16,9 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from ...processes import Processes, join_alone
+from ...recipes.training import TrainingRecipe
 from ..optimizer_state import names_of
-from ..processes import Processes, join_alone
-from ..recipe import TrainingRecipe
 from .whole import filled, outline
 
 
@@ -48,9 +48,7 @@ class Fsdp2:
     ) -> None:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
         if recipe.dtype == "float16":
-            raise ValueError(
-                "strategy fsdp2 does not scale losses for float16; take --dtype bfloat16, or --strategy ddp"
-            )
+            raise ValueError("strategy fsdp2 does not scale losses for float16; take --dtype bfloat16, or ddp")
         join_alone(self.processes)
         self.outline = outline(model)
         self.mesh = init_device_mesh(self.processes.device.type, (self.processes.world_size,))

@@ -14,9 +14,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..processes import Processes, join_alone
-from ..recipe import TrainingRecipe
+from ...processes import Processes, join_alone
+from ...recipes.training import TrainingRecipe
 from .whole import filled, outline
+
+BUCKET = 50_000_000
+"""Numbers that are exchanged at a time; in stage 3 twice as many parameters are whole at a time."""
 
 
 class Zero:
@@ -56,7 +59,9 @@ class Zero:
         self.optimizer = make_optimizer(model)
         with _rates_of_zero(self.optimizer):  # DeepSpeed makes the states by a step, which would decay the weights
             self.engine, *_ = deepspeed.initialize(
-                model=model, optimizer=self.optimizer, config=_config(self.stage, self.offload, recipe)
+                model=model,
+                optimizer=self.optimizer,
+                config=_config(self.stage, self.offload, recipe, bucket_of(model)),
             )
         self.model, self.module, self.zero = model, self.engine, self.engine.optimizer
         self._begin_states()
@@ -89,7 +94,8 @@ class Zero:
         """See :class:`~internimage.train.strategies.base.Strategy`; in stage 3 flat shards, all of one length."""
         if self.stage < 3:
             return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
-        parameters = {name: parameter.ds_tensor.detach() for name, parameter in self.model.named_parameters()}
+        spread: Iterator[tuple[str, Any]] = self.model.named_parameters()
+        parameters = {name: parameter.ds_tensor.detach() for name, parameter in spread}
         return {**parameters, **dict(self.model.named_buffers())}
 
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -238,9 +244,18 @@ def _rates_of_zero(optimizer: Optimizer) -> Iterator[None]:
         group["lr"] = rate
 
 
-def _config(stage: int, offload: bool, recipe: TrainingRecipe) -> dict[str, Any]:
+def bucket_of(model: nn.Module) -> int:
+    """:data:`BUCKET`, or the whole model where that is smaller: DeepSpeed reserves what it is told, an even number."""
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    return min(BUCKET, numbers + numbers % 2)
+
+
+def _config(stage: int, offload: bool, recipe: TrainingRecipe, bucket: int) -> dict[str, Any]:
     """DeepSpeed's own configuration. The loop divides losses and says when a step is due, so batches count as one."""
-    zero: dict[str, Any] = {"stage": stage}
+    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    if stage == 3:
+        live = {"stage3_max_live_parameters": 2 * bucket, "stage3_max_reuse_distance": 2 * bucket}
+        zero |= {"stage3_prefetch_bucket_size": bucket, **live}
     if offload:
         zero["offload_optimizer"] = {"device": "cpu"}
     if offload and stage == 3:

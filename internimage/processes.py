@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..devices import pick_device
+from .devices import pick_device
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # of torchrun and accelerate launch
 _SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
@@ -108,6 +108,12 @@ def stop_processes() -> None:
     """Leave the group, so that no process waits for one that has ended."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks, also before the others are joined and after they have left."""
+    place = _place()
+    return place is None or place[0] == 0
 
 
 def _place() -> tuple[int, int, int] | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from internimage.train.recipe import TrainingRecipe
+from internimage.recipes.training import TrainingRecipe
 
 RECIPE = TrainingRecipe(name="toy", epochs=2, batch_size=4, lr=0.05)
 

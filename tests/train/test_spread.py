@@ -1,0 +1,236 @@
+"""Real runs on two processes under every strategy, against one process."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from internimage.processes import Processes
+from internimage.recipes.training import TrainingRecipe
+from internimage.train.budget import Setting, budget
+from internimage.train.checkpoint import Checkpoints, read_checkpoint
+from internimage.train.strategies import make_strategy
+from internimage.train.strategies.fsdp2 import blocks
+from tests.tolerances import tolerance
+
+from .spread_run import NETWORK, STEPS, Noise
+
+ROOT = Path(__file__).resolve().parents[2]
+ZERO = ("deepspeed-1", "deepspeed-2", "deepspeed-3") if importlib.util.find_spec("deepspeed") else ()
+SPREAD = ("ddp", "fsdp2", *ZERO)
+OFFLOADED = ("fsdp2", *ZERO[1:])
+PARAMETERS = sum(parameter.numel() for parameter in Noise().make_model().parameters())
+SHARDED = ("fsdp2", "deepspeed-3")
+BEFORE = 5  # steps before the checkpoints that are exchanged
+
+# Who goes on from whose checkpoint: everybody from its own, from that of one process and from its neighbour's; and one
+# process from everybody's. What they write is the same (below), so that the other pairs would show nothing new.
+EXCHANGED = sorted(
+    {(strategy, before) for strategy in SPREAD for before in (strategy, "single")}
+    | {("single", before) for before in SPREAD}
+    | set(zip(SPREAD, (*SPREAD[1:], SPREAD[0]), strict=True))
+)
+
+# Of what is compared here a weight begins at 0.02 or so, and biases at 0: those count as if they were that large.
+TYPICAL = 0.02
+
+
+def start(folder: Path, processes: int, requests: list[dict]) -> None:
+    """One start of several processes, which run one request after the other."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    script = ["-m", "tests.train.spread_run", str(folder), json.dumps(requests)]
+    done = subprocess.run([sys.executable, *launch, *script], cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A folder a run: five steps of each strategy; seven steps, the last two from a checkpoint of five."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def resumed(strategy: str, before: str) -> dict:
+        checkpoint = Checkpoints(folder / before).folder / f"checkpoint_{BEFORE:08d}.pt"
+        return {"name": f"{strategy}_after_{before}", "strategy": strategy, "resume": str(checkpoint)}
+
+    def begun(strategy: str, **options) -> dict:
+        return {"name": strategy, "strategy": strategy, "until": BEFORE, **options}
+
+    alone = [begun("single"), begun("single", name="single_accumulated", accumulation=4)]
+    start(folder, 1, [*alone, {"name": "whole", "strategy": "single"}])
+    requests = [begun(strategy) for strategy in SPREAD]
+    requests += [begun(strategy, name=f"{strategy}_offloaded", offload=True) for strategy in OFFLOADED]
+    requests += [begun(s, name=f"{s}_accumulated", accumulation=2) for s in SPREAD]
+    requests += [resumed(strategy, before) for strategy, before in EXCHANGED if strategy != "single"]
+    start(folder, 2, requests)
+    start(folder, 1, [resumed(strategy, before) for strategy, before in EXCHANGED if strategy == "single"])
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("?.json"))]
+
+
+def largest_difference(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> float:
+    assert got.keys() == want.keys() and all(got[name].shape == want[name].shape for name in want)
+    return max(float((got[n] - want[n]).abs().max()) / max(float(want[n].abs().max()), TYPICAL) for n in want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD)
+def test_really_runs_on_two_processes(runs, strategy):
+    assert [row["world_size"] for row in rows(runs / strategy)] == [2, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD)
+def test_each_process_holds_its_half_of_what_is_sharded(runs, strategy):
+    """Shards are padded, by less than a hundredth here."""
+    for row in rows(runs / strategy):
+        parameters, states = row["parameters"] / PARAMETERS, row["states"] / PARAMETERS
+        assert parameters == pytest.approx(0.5 if strategy in SHARDED else 1, rel=0.01)
+        assert states == pytest.approx(2 if strategy == "ddp" else 1, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD)
+def test_is_the_engine_of_its_name(runs, strategy):
+    engines = {
+        "ddp": ("AcceleratedOptimizer", "Parameter"),
+        "fsdp2": ("AdamW", "DTensor"),
+        "deepspeed-1": ("DeepSpeedZeroOptimizer", "Parameter"),
+        "deepspeed-2": ("DeepSpeedZeroOptimizer", "Parameter"),
+        "deepspeed-3": ("DeepSpeedZeroOptimizer_Stage3", "Parameter"),
+    }
+    for row in rows(runs / strategy):
+        assert (row["optimizer"], row["parameter"]) == engines[strategy]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["", "_offloaded", "_accumulated"])
+@pytest.mark.parametrize("strategy", SPREAD)
+def test_learns_what_one_process_learns(runs, strategy, variant):
+    if variant == "_offloaded" and strategy not in OFFLOADED:
+        pytest.skip(f"{strategy} has nothing to offload")
+    alone = "single_accumulated" if variant == "_accumulated" else "single"
+    assert largest_difference(weights(runs / f"{strategy}{variant}"), weights(runs / alone)) <= tolerance("spread")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD)
+def test_writes_the_checkpoint_that_one_process_writes(runs, strategy):
+    got, want = (read_checkpoint(Checkpoints(runs / each).newest()) for each in (strategy, "single"))
+    assert got.keys() == want.keys() and got["step"] == want["step"] == BEFORE
+    for part in ("model", "average"):
+        assert largest_difference(got[part], want[part]) <= tolerance("spread")
+    assert got["optimizer"].keys() == want["optimizer"].keys()
+    for name, states in want["optimizer"].items():
+        mine = got["optimizer"][name]
+        assert {key: value.shape for key, value in mine.items()} == {key: v.shape for key, v in states.items()}
+        assert float(mine["step"]) == BEFORE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "before"), EXCHANGED)
+def test_goes_on_from_the_checkpoint_of_any_other(runs, strategy, before):
+    folder = runs / f"{strategy}_after_{before}"
+    assert largest_difference(weights(folder), weights(runs / "whole")) <= tolerance("spread")
+    saved, want = (read_checkpoint(Checkpoints(each).newest()) for each in (folder, runs / "whole"))
+    assert saved["step"] == want["step"] == STEPS
+    assert largest_difference(saved["average"], want["average"]) <= tolerance("spread")
+    for name, states in want["optimizer"].items():
+        assert saved["optimizer"][name].keys() == states.keys()
+        assert float(saved["optimizer"][name]["step"]) == STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD)
+def test_evaluates_with_as_many_batches_as_each_process_has(runs, strategy):
+    """The average too; a model in shards that waits for the other process would hang here."""
+    [want], got = (rows(folder)[0]["history"] for folder in (runs / "whole", runs / f"{strategy}_after_{strategy}"))
+    assert got[0]["top1"] == pytest.approx(want["top1"], rel=1e-5)
+    assert got[0]["ema_top1"] == pytest.approx(want["ema_top1"], rel=1e-5)
+
+
+MEASURED = {
+    f"{strategy}{'_offload' if offload else ''}{'_accumulated' if accumulation > 1 else ''}_{dtype}": Setting(
+        model="internimage_h",
+        changes=tuple(NETWORK.items()),
+        num_classes=3,
+        batch_size=8 * accumulation,
+        image_size=64,
+        dtype=dtype,
+        average=True,
+        accumulation=accumulation,
+        processes=2,
+        strategy=strategy,
+        offload=offload,
+        device="cpu",
+    )
+    for strategy, offload, accumulation, dtype in [
+        *((strategy, False, 1, "float32") for strategy in SPREAD),
+        *((strategy, True, 1, "float32") for strategy in OFFLOADED),
+        *((strategy, False, 2, "float32") for strategy in ZERO),
+        ("fsdp2", False, 1, "bfloat16"),
+        ("ddp", False, 1, "bfloat16"),
+    ]
+}
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory) -> Path:
+    """What each process holds at most, in a folder a setting."""
+    folder = tmp_path_factory.mktemp("held")
+    requests = [
+        {
+            "name": name,
+            "images": setting.batch_size,
+            "image_size": setting.image_size,
+            "accumulation": setting.accumulation,
+            "strategy": setting.strategy,
+            "offload": setting.offload,
+            "recipe": {"dtype": setting.dtype},
+        }
+        for name, setting in MEASURED.items()
+    ]
+    replicated = [request for request in requests if request["strategy"] == "ddp"]
+    start(folder, 2, replicated)
+    start(folder, 2, [request for request in requests if request not in replicated])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEASURED)
+def test_holds_what_the_plan_says(held, name):
+    """On the device and, offloaded, on the host: here they are one."""
+    estimate = budget(MEASURED[name])
+    for row in rows(held / name):
+        assert estimate.total + estimate.host == pytest.approx(row["held"], rel=0.15)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2", *ZERO])
+def test_float16_is_refused(strategy):
+    recipe = TrainingRecipe(name="half", epochs=1, batch_size=8, lr=1e-3, dtype="float16")
+    with pytest.raises(ValueError, match="does not scale losses for float16; take --dtype bfloat16"):
+        make_strategy(strategy, Processes()).prepare(torch.nn.Linear(1, 1), torch.optim.AdamW, recipe)
+
+
+def test_deepspeed_is_an_extra(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs deepspeed; type: pip install 'internimage-torch\[deepspeed\]'"):
+        make_strategy("deepspeed-2", Processes())
+
+
+def test_blocks_are_gathered_one_by_one():
+    network = Noise().make_model()
+    assert blocks(network) == [block for level in network.backbone.levels for block in level.blocks]
