@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,12 @@ class Processes:
         if self.world_size == 1:
             return flags
         return tuple(count > 0 for count in self.sum(torch.tensor([float(flag) for flag in flags])).tolist())
+
+    def take_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors, which lie on the device, with those of the first process."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
         """Until all are here."""

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.order import Share
 from ..data.seeds import mixed
@@ -164,11 +164,11 @@ def finish_epoch(state: TrainingState, watchers: list[Watcher], conduct: Conduct
     state.losses = {}
     better: list[str] = []
     if epoch % conduct.evaluate_every == 0 or state.step == state.total_steps:
-        row.update(task.evaluate(state.strategy.evaluated(), state.processes))
+        row.update(_measured(state, state.strategy.evaluated()))
         better += _note_best(state, row, "model", task.score)
         if state.average is not None:
             with state.strategy.swapped(state.average.tensors) as model:
-                row.update({f"ema_{key}": value for key, value in task.evaluate(model, state.processes).items()})
+                row.update({f"ema_{key}": value for key, value in _measured(state, model).items()})
             better += _note_best(state, row, "average", f"ema_{task.score}")
     state.history.append({**row, "seconds": round(state.seconds, 1)})
     for watcher in watchers:
@@ -177,6 +177,12 @@ def finish_epoch(state: TrainingState, watchers: list[Watcher], conduct: Conduct
         weights = full_weights(state, which)
         for watcher in watchers:
             watcher.improved(state, which, weights)
+
+
+def _measured(state: TrainingState, model: nn.Module) -> dict[str, float]:
+    """What the task finds, of the very model that is saved: statistics of batch norm are those of the first process."""
+    state.processes.take_from_first(model.buffers())
+    return state.task.evaluate(model, state.processes)
 
 
 def full_weights(state: TrainingState, which: str) -> dict[str, Tensor]:
