@@ -49,7 +49,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another value for a field of the recipe; may come again."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's; fewer shorten the warm-up too.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Images of one step over all processes.")
     ] = None,
@@ -109,7 +111,7 @@ def train(
     chosen = _overridden(chosen, {key: value for key, value in given.items() if value is not None}, set_ or [])
     folder = output or Path("runs") / chosen.name
     if print_slurm:
-        _print_slurm(chosen, folder, nodes, processes_per_node, device)
+        _print_slurm(chosen, nodes, processes_per_node, device)
         return
     running = training.Running(
         val=val or "",
@@ -133,14 +135,17 @@ def train(
 
 
 def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
-    if settings:
-        from ..recipes.overrides import override
+    from ..recipes.overrides import override
+    from ..recipes.training import lasting
 
-        recipe = override(recipe, settings)
-    return replace(recipe, **given)
+    if "epochs" in given:
+        recipe = lasting(recipe, given["epochs"])
+    if "lr" in given:  # both stay below it
+        given |= {name: min(getattr(recipe, name), given["lr"]) for name in ("min_lr", "warmup_lr")}
+    return override(replace(recipe, **given), settings)
 
 
-def _print_slurm(recipe: ClassificationRecipe, folder: Path, nodes: int, per_node: int, device: str | None) -> None:
+def _print_slurm(recipe: ClassificationRecipe, nodes: int, per_node: int, device: str | None) -> None:
     """The script for the command as it was typed, without what makes the script."""
     from ..train.slurm import slurm_script
 
@@ -155,9 +160,7 @@ def _print_slurm(recipe: ClassificationRecipe, folder: Path, nodes: int, per_nod
         words.append("--auto-resume")
     command = ["python", "-m", "internimage", *words]
     print(
-        slurm_script(
-            command, str(folder), name=recipe.name, nodes=nodes, processes_per_node=per_node, cards=device != "cpu"
-        ),
+        slurm_script(command, name=recipe.name, nodes=nodes, processes_per_node=per_node, cards=device != "cpu"),
         end="",
     )
 

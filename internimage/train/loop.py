@@ -224,11 +224,18 @@ def _is_due(state: TrainingState, conduct: Conduct, clock: _Clock) -> bool:
     return any(state.processes.any_of(late))
 
 
-def _save(state: TrainingState, checkpoints: Checkpoints, clock: _Clock) -> None:
-    contents = state.contents()
+def _save(state: TrainingState, checkpoints: Checkpoints, clock: _Clock | None = None) -> None:
+    """Write a checkpoint; nobody leaves before it is whole, as launchers soon kill the others once one has ended."""
+    contents, failed = state.contents(), None
     if state.processes.is_first:
-        checkpoints.save(contents)
-    clock.saved = time.monotonic()
+        try:
+            checkpoints.save(contents)
+        except OSError as error:
+            failed = error
+    if any(state.processes.any_of(failed is not None)):
+        raise failed or OSError("the first process cannot write its checkpoint")
+    if clock:
+        clock.saved = time.monotonic()
 
 
 def _give_up(
@@ -250,9 +257,7 @@ def _give_up(
             break
     _put_back(buffers)
     layers = [name for name in state.processes.gather(layer) if name != "no layer alone"] or [layer]
-    contents = state.contents()
-    if state.processes.is_first:
-        checkpoints.save(contents)
+    _save(state, checkpoints)
     raise FloatingPointError(
         f"{what} at step {state.step + 1}, first in {layers[0]}; the state before it is saved in {checkpoints.folder}; "
         "try a smaller --lr, or --dtype float32"

@@ -12,23 +12,26 @@ _SCRIPT = """\
 #SBATCH --ntasks-per-node={tasks}
 {cards}#SBATCH --cpus-per-task={cpus}
 #SBATCH --time={time}
-#SBATCH --output={folder}/slurm-%j.log
+#SBATCH --output=slurm-%x-%j.log
+#SBATCH --open-mode=append
 #SBATCH --signal=TERM@120
 #SBATCH --requeue
 
 # Each task is one process of the run; rank and number of processes are read from SLURM's variables. Two minutes before
-# the time is up SIGTERM saves a checkpoint; started again, the same script goes on from it.
+# the time is up SIGTERM saves a checkpoint, and the script puts itself into the queue again; then it goes on from it.
 export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export OMP_NUM_THREADS={threads}
 
 srun --kill-on-bad-exit=1 {command}
+code=$?
+if [ "$code" -eq 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # 143: stopped by SIGTERM, and saved
+exit "$code"
 """
 
 
 def slurm_script(
     command: Sequence[str],
-    folder: str,
     *,
     name: str,
     nodes: int = 1,
@@ -39,8 +42,9 @@ def slurm_script(
 ) -> str:
     """A batch script for ``sbatch`` that runs ``command`` in ``nodes * processes_per_node`` processes.
 
+    The log goes where ``sbatch`` is called: SLURM makes no folders, and without one for the log a job ends unseen.
+
     Args:
-        folder: where the run writes; the log goes there too.
         cards: whether each process has a card.
         time: as SLURM takes it, "days-hours:minutes:seconds".
     """
@@ -54,7 +58,6 @@ def slurm_script(
         cards=f"#SBATCH --gpus-per-node={processes_per_node}\n" if cards else "",
         cpus=cpus_per_process,
         time=time,
-        folder=shlex.quote(folder),
         threads=max(1, min(cpus_per_process, 4)),
         command=shlex.join(command),
     )

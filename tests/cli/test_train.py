@@ -121,3 +121,16 @@ def test_refusals(internimage, folder, tmp_path):
     (folder / "dark" / "broken.png").unlink()
     assert "all pictures are of one class, 'dark'" in refused("--data", folder, "--output", "new")
     assert not (tmp_path / "here" / "new").exists()
+
+
+def test_the_script_for_a_cluster_runs_the_command_and_goes_on_after_the_time_is_up(internimage, monkeypatch):
+    told = ["internimage_t_1k_224", "--data", "my pictures", "--nodes", "4", "--print-slurm", "--seed=3"]
+    monkeypatch.setattr("sys.argv", ["internimage", "train", *told])
+    got = internimage("train", *told)
+    assert got.code == 0 and got.out.startswith("#!/bin/bash\n")
+    options = [line.removeprefix("#SBATCH --") for line in got.out.splitlines() if line.startswith("#SBATCH")]
+    assert {"nodes=4", "ntasks-per-node=8", "gpus-per-node=8", "signal=TERM@120", "requeue"} < set(options)
+    assert not any(line.startswith("output=") and "/" in line for line in options)  # SLURM makes no folders
+    command = "python -m internimage train internimage_t_1k_224 --data 'my pictures' --seed=3 --auto-resume"
+    run, after = got.out.split(f"srun --kill-on-bad-exit=1 {command}\n")
+    assert "MASTER_ADDR" in run and 'if [ "$code" -eq 143 ]; then scontrol requeue "$SLURM_JOB_ID"' in after
