@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ _SLURM_PORT = "29501"
 class Processes:
     """One of ``world_size`` processes that run the same program, each on its ``device``.
 
-    Methods other than ``is_first`` are collective: every process calls them, in the same order.
+    Methods are collective: every process calls them, in the same order.
     """
 
     rank: int = 0
@@ -35,6 +36,18 @@ class Processes:
         """Whether this is the one that writes files and speaks to people."""
         return self.rank == 0
 
+    @property
+    def on_this_machine(self) -> int:
+        """How many of them run on this machine, as torchrun and ``accelerate launch`` say; else all."""
+        return min(self.world_size, int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size)))
+
+    @property
+    def own_cores(self) -> int | None:
+        """The cores that SLURM gave to this process alone; None where processes share those of the machine."""
+        if self.world_size == 1 or "LOCAL_WORLD_SIZE" in os.environ or "SLURM_CPUS_PER_TASK" not in os.environ:
+            return None
+        return int(os.environ["SLURM_CPUS_PER_TASK"])
+
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank; anything that can be pickled."""
         if self.world_size == 1:
@@ -45,10 +58,16 @@ class Processes:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, on the CPU."""
+        if self.world_size == 1:
+            return tensor.detach().to("cpu", copy=True)
         tensor = tensor.detach().to(self.device, copy=True)
-        if self.world_size > 1:
-            dist.all_reduce(tensor)
+        dist.all_reduce(tensor)
         return tensor.cpu()
+
+    def as_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors on the device with what they are in the first process."""
+        for tensor in tensors if self.world_size > 1 else ():
+            dist.broadcast(tensor, 0)
 
     def any_of(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag whether it is set in some process."""

@@ -109,7 +109,7 @@ def train(
     chosen = _overridden(chosen, {key: value for key, value in given.items() if value is not None}, set_ or [])
     folder = output or Path("runs") / chosen.name
     if print_slurm:
-        _print_slurm(chosen, folder, nodes, processes_per_node, device)
+        _print_slurm(chosen, nodes, processes_per_node, device)
         return
     running = training.Running(
         val=val or "",
@@ -140,7 +140,7 @@ def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: l
     return replace(recipe, **given)
 
 
-def _print_slurm(recipe: ClassificationRecipe, folder: Path, nodes: int, per_node: int, device: str | None) -> None:
+def _print_slurm(recipe: ClassificationRecipe, nodes: int, per_node: int, device: str | None) -> None:
     """The script for the command as it was typed, without what makes the script."""
     from ..train.slurm import slurm_script
 
@@ -155,9 +155,7 @@ def _print_slurm(recipe: ClassificationRecipe, folder: Path, nodes: int, per_nod
         words.append("--auto-resume")
     command = ["python", "-m", "internimage", *words]
     print(
-        slurm_script(
-            command, str(folder), name=recipe.name, nodes=nodes, processes_per_node=per_node, cards=device != "cpu"
-        ),
+        slurm_script(command, name=recipe.name, nodes=nodes, processes_per_node=per_node, cards=device != "cpu"),
         end="",
     )
 

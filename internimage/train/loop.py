@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.order import Share
 from ..data.seeds import mixed
@@ -27,7 +27,8 @@ class Conduct:
 
     Attributes:
         accumulation: micro-batches of each process for one optimizer step.
-        save_every_s: seconds between two checkpoints; ``save_every_steps`` counts steps instead where it is not 0.
+        save_every_s: seconds between two checkpoints, or more where saving would take over a tenth of the time;
+            ``save_every_steps`` counts steps instead where it is not 0.
         evaluate_every: epochs between two evaluations; the last epoch is always evaluated.
     """
 
@@ -66,10 +67,11 @@ class Watcher(Protocol):
 
 @dataclass
 class _Clock:
-    """Time of this sitting, on top of that of those before."""
+    """When this sitting began and the last checkpoint was written, and the seconds that took."""
 
     started: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
+    saving_s: float = 0.0
 
 
 def fit(
@@ -106,7 +108,7 @@ def fit(
         step = Step(
             number=state.step,
             losses=losses,
-            lr=max(group["lr"] for group in state.strategy.optimizer.param_groups),
+            lr=_highest_rate(state),
             grad_norm=norm,
             images=sum(map(state.task.images_in, micro_batches)) * state.processes.world_size,
             seconds=time.monotonic() - began,
@@ -156,7 +158,7 @@ def train_step(
 def finish_epoch(state: TrainingState, watchers: list[Watcher], conduct: Conduct) -> None:
     """Evaluate model and average, add a row to the history, and offer what is better than before. Collective."""
     task, epoch = state.task, state.step // state.task.steps_per_epoch
-    row = {"epoch": epoch, "step": state.step, "lr": state.strategy.optimizer.param_groups[0]["lr"]}
+    row = {"epoch": epoch, "step": state.step, "lr": _highest_rate(state)}
     parts = state.losses if len(state.losses) > 2 else {"total": state.losses["total"]}  # one part is the total
     for name, value in parts.items():
         mean = state.processes.sum(torch.tensor(value / task.steps_per_epoch, dtype=torch.float64))
@@ -164,11 +166,11 @@ def finish_epoch(state: TrainingState, watchers: list[Watcher], conduct: Conduct
     state.losses = {}
     better: list[str] = []
     if epoch % conduct.evaluate_every == 0 or state.step == state.total_steps:
-        row.update(task.evaluate(state.strategy.evaluated(), state.processes))
+        row.update(_evaluated(state, state.strategy.evaluated()))
         better += _note_best(state, row, "model", task.score)
         if state.average is not None:
             with state.strategy.swapped(state.average.tensors) as model:
-                row.update({f"ema_{key}": value for key, value in task.evaluate(model, state.processes).items()})
+                row.update({f"ema_{key}": value for key, value in _evaluated(state, model).items()})
             better += _note_best(state, row, "average", f"ema_{task.score}")
     state.history.append({**row, "seconds": round(state.seconds, 1)})
     for watcher in watchers:
@@ -179,11 +181,22 @@ def finish_epoch(state: TrainingState, watchers: list[Watcher], conduct: Conduct
             watcher.improved(state, which, weights)
 
 
+def _evaluated(state: TrainingState, model: nn.Module) -> dict[str, float]:
+    """The scores of what is saved: statistics of batch norms, each process's own, are those of the first."""
+    state.processes.as_first(model.buffers())
+    return state.task.evaluate(model, state.processes)
+
+
 def full_weights(state: TrainingState, which: str) -> dict[str, Tensor]:
     """Whole tensors of the "model" or of the "average", on the CPU of the first process; {} elsewhere. Collective."""
     if which == "average" and state.average is not None:
         return state.strategy.full(state.average.tensors)
     return state.strategy.full(state.strategy.named_tensors())
+
+
+def _highest_rate(state: TrainingState) -> float:
+    """Of all parameter groups: with layer decay the first of them is the slowest."""
+    return max(group["lr"] for group in state.strategy.optimizer.param_groups)
 
 
 def _note_best(state: TrainingState, row: Mapping[str, float], which: str, key: str) -> list[str]:
@@ -214,15 +227,18 @@ def _is_due(state: TrainingState, conduct: Conduct, clock: _Clock) -> bool:
     """Whether to save now; the first process decides by its clock."""
     if conduct.save_every_steps:
         return state.step % conduct.save_every_steps == 0
-    late = state.processes.is_first and time.monotonic() - clock.saved > conduct.save_every_s
+    pause = max(conduct.save_every_s, 9 * clock.saving_s)  # gigabytes on a slow disk: minutes
+    late = state.processes.is_first and time.monotonic() - clock.saved > pause
     return any(state.processes.any_of(late))
 
 
 def _save(state: TrainingState, checkpoints: Checkpoints, clock: _Clock) -> None:
+    began = time.monotonic()
     contents = state.contents()
     if state.processes.is_first:
         checkpoints.save(contents)
     clock.saved = time.monotonic()
+    clock.saving_s = clock.saved - began
 
 
 def _give_up(
@@ -233,22 +249,25 @@ def _give_up(
     checkpoints: Checkpoints,
     buffers: list[tuple[Tensor, Tensor]],
 ) -> None:
-    """Name the layer, save what was before this step, and stop; ``buffers`` come with their values of then."""
-    layer = "no layer alone"
+    """Name the layer, save what was before this step, and stop; ``buffers`` come with their values of then.
+
+    Collective: the processes look at as many micro-batches, until one of them has found something.
+    """
+    layers: list[str] = []
     _put_back(buffers)  # else the statistics of a batch norm would be named for what the batch did to them
     for index, batch in enumerate(micro_batches):
         seed_for(state, share, index)
         found = first_bad_layer(state.strategy, state.task, on_device(batch, state.processes.device))
-        if found:
-            layer = found
+        layers = [name for name in state.processes.gather(found) if name]
+        if layers:
             break
     _put_back(buffers)
-    layers = [name for name in state.processes.gather(layer) if name != "no layer alone"] or [layer]
+    where = layers[0] if layers else "no layer alone"
     contents = state.contents()
     if state.processes.is_first:
         checkpoints.save(contents)
     raise FloatingPointError(
-        f"{what} at step {state.step + 1}, first in {layers[0]}; the state before it is saved in {checkpoints.folder}; "
+        f"{what} at step {state.step + 1}, first in {where}; the state before it is saved in {checkpoints.folder}; "
         "try a smaller --lr, or --dtype float32"
     )
 

@@ -12,7 +12,7 @@ _SCRIPT = """\
 #SBATCH --ntasks-per-node={tasks}
 {cards}#SBATCH --cpus-per-task={cpus}
 #SBATCH --time={time}
-#SBATCH --output={folder}/slurm-%j.log
+#SBATCH --output=%x-%j.log
 #SBATCH --signal=TERM@120
 #SBATCH --requeue
 
@@ -28,7 +28,6 @@ srun --kill-on-bad-exit=1 {command}
 
 def slurm_script(
     command: Sequence[str],
-    folder: str,
     *,
     name: str,
     nodes: int = 1,
@@ -39,8 +38,9 @@ def slurm_script(
 ) -> str:
     """A batch script for ``sbatch`` that runs ``command`` in ``nodes * processes_per_node`` processes.
 
+    The log goes where the script was submitted: SLURM makes no folder for it, and the one of the run is not there yet.
+
     Args:
-        folder: where the run writes; the log goes there too.
         cards: whether each process has a card.
         time: as SLURM takes it, "days-hours:minutes:seconds".
     """
@@ -54,7 +54,6 @@ def slurm_script(
         cards=f"#SBATCH --gpus-per-node={processes_per_node}\n" if cards else "",
         cpus=cpus_per_process,
         time=time,
-        folder=shlex.quote(folder),
         threads=max(1, min(cpus_per_process, 4)),
         command=shlex.join(command),
     )

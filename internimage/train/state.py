@@ -23,7 +23,8 @@ class TrainingState:
 
     Attributes:
         step: finished optimizer steps.
-        losses: sums over the steps of this epoch, by name; ``total`` is what was learned from.
+        losses: sums over the steps of this epoch, by name, of this process, or after a checkpoint the mean of all
+            processes; ``total`` is what was learned from.
         history: a row an epoch.
         best: the best score so far, of the model ("model") and of the average ("average").
         seconds: spent so far, over all sittings.
@@ -54,6 +55,7 @@ class TrainingState:
         """What a checkpoint holds; {} in all processes but the first. Collective."""
         engine = self.strategy.state()
         average = {} if self.average is None else self.strategy.full(self.average.tensors)
+        losses = self.processes.gather(self.losses)
         if not self.processes.is_first:
             return {}
         return {
@@ -62,7 +64,7 @@ class TrainingState:
             **engine,
             "average": average,
             "step": self.step,
-            "losses": dict(self.losses),
+            "losses": {name: sum(each[name] for each in losses) / len(losses) for name in self.losses},
             "history": list(self.history),
             "best": dict(self.best),
             "seconds": self.seconds,
