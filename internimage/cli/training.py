@@ -148,7 +148,7 @@ def _open(recipe: ClassificationRecipe, running: Running, processes: Processes, 
 
 
 def default_workers(processes: Processes) -> int:
-    """A reader for each core but one, shared out on each machine, at most eight; none where there is one core or two."""
+    """A reader for each core of a machine but one, shared out, at most eight; none where there is one core or two."""
     import os
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
