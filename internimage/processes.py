@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .devices import pick_device
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # of torchrun and accelerate launch
 _SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
 _SLURM_PORT = "29501"
+_PATIENCE = timedelta(hours=1)  # the others wait while the first process writes; for cards the default is ten minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,8 @@ def started_processes(device: str | None = None) -> Processes:
         where = torch.device("cuda", local_rank)
         torch.cuda.set_device(where)
     if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if where.type == "cuda" else "gloo", rank=rank, world_size=world_size)
+        backend = "nccl" if where.type == "cuda" else "gloo"
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=_PATIENCE)
     return Processes(rank=rank, world_size=world_size, local_rank=local_rank, device=where)
 
 

@@ -17,10 +17,11 @@ from internimage.train import loop
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.ema import WeightAverage
 from internimage.train.interrupt import StopOnSignal
-from internimage.train.loop import Conduct, fit, full_weights, train_step
+from internimage.train.loop import Conduct, Step, fit, full_weights, train_step
 from internimage.train.state import TrainingState, new_state
 from internimage.train.strategies import make_strategy
 from internimage.train.strategies.whole import filled, outline
+from internimage.train.watchers import EVENTS, TensorBoard
 
 from .toy import STEPS, Line, Watcher, recipe
 
@@ -204,6 +205,21 @@ def test_a_checkpoint_keeps_the_mean_losses_of_all_processes(tmp_path, monkeypat
     monkeypatch.setattr(Processes, "gather", lambda self, value: [value, other])
     kept = state.contents()["losses"]
     assert kept == {name: pytest.approx(2 * value) for name, value in state.losses.items()} and "total" in kept
+
+
+def test_steps_that_are_repeated_replace_those_told_before_and_only_those(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    state = state_of()
+    for first, last in ((0, 5), (3, 4)):
+        events = TensorBoard(tmp_path, first_step=first, every=1)
+        for number in range(first + 1, last + 1):
+            step = Step(number=number, losses={"total": 1.0}, lr=0.1, grad_norm=1.0, images=8, seconds=1.0 + first)
+            events.stepped(state, step)
+        events.writer.close()
+        time.sleep(1.1)  # files are told apart, and put in order, by the second
+    told = EventAccumulator(str(tmp_path / EVENTS)).Reload().Scalars("images_per_s")
+    assert [(each.step, each.value) for each in told] == [(1, 8), (2, 8), (3, 8), (4, 2)]
 
 
 def test_an_outline_has_the_shapes_and_takes_no_memory():
