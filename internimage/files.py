@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -49,6 +49,7 @@ def remove_unfinished(folder: str | Path) -> None:
 def write_through(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed to it when the block ends well and removed when it does not.
 
+    The contents are on the disk before the name is, so that a machine that loses power leaves no half of a file either.
     Folders on the way are made. Whoever writes it, the file may be read by those who may read new files of this user.
     """
     path = Path(path)
@@ -60,6 +61,18 @@ def write_through(path: str | Path) -> Iterator[Path]:
         temporary.unlink()
         yield temporary
         temporary.chmod(mode)  # safetensors writes files that only their owner reads
+        _flush(temporary)
         temporary.replace(path)
+        with suppress(OSError):  # Windows opens no folders, and some network disks flush none
+            _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Put the contents of a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

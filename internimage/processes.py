@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,13 +18,14 @@ from .devices import pick_device
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # of torchrun and accelerate launch
 _SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
 _SLURM_PORT = "29501"
+_PATIENCE = timedelta(hours=1)  # the others wait while the first process writes; for cards the default is ten minutes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
     """One of ``world_size`` processes that run the same program, each on its ``device``.
 
-    Methods other than ``is_first`` are collective: every process calls them, in the same order.
+    Methods are collective: every process calls them, in the same order.
     """
 
     rank: int = 0
@@ -36,6 +38,18 @@ class Processes:
         """Whether this is the one that writes files and speaks to people."""
         return self.rank == 0
 
+    @property
+    def on_this_machine(self) -> int:
+        """How many of them run on this machine, as torchrun and ``accelerate launch`` say; else all."""
+        return min(self.world_size, int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size)))
+
+    @property
+    def own_cores(self) -> int | None:
+        """The cores that SLURM gave to this process alone; None where processes share those of the machine."""
+        if self.world_size == 1 or "LOCAL_WORLD_SIZE" in os.environ or "SLURM_CPUS_PER_TASK" not in os.environ:
+            return None
+        return int(os.environ["SLURM_CPUS_PER_TASK"])
+
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank; anything that can be pickled."""
         if self.world_size == 1:
@@ -46,9 +60,10 @@ class Processes:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, on the CPU."""
+        if self.world_size == 1:
+            return tensor.detach().to("cpu", copy=True)
         tensor = tensor.detach().to(self.device, copy=True)
-        if self.world_size > 1:
-            dist.all_reduce(tensor)
+        dist.all_reduce(tensor)
         return tensor.cpu()
 
     def any_of(self, *flags: bool) -> tuple[bool, ...]:
@@ -93,7 +108,8 @@ def started_processes(device: str | None = None) -> Processes:
         where = torch.device("cuda", local_rank)
         torch.cuda.set_device(where)
     if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if where.type == "cuda" else "gloo", rank=rank, world_size=world_size)
+        backend = "nccl" if where.type == "cuda" else "gloo"
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=_PATIENCE)
     return Processes(rank=rank, world_size=world_size, local_rank=local_rank, device=where)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
         assert not path.exists()
     assert path.read_text() == "all of it"
     assert [*path.parent.iterdir()] == [path]
+
+
+def test_it_is_on_the_disk_before_it_has_its_name_and_the_name_after(tmp_path, monkeypatch):
+    path, flushed = tmp_path / "file.txt", []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (flushed.append((os.fstat(file).st_ino, path.exists())), fsync(file)))
+    with write_through(path) as temporary:
+        temporary.write_text("all of it")
+    assert flushed == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
 
 def test_what_was_there_stays_when_writing_fails(tmp_path):

@@ -117,10 +117,10 @@ def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any
 
     processes = started_processes(running.device)
     try:
-        _check_output(folder, running, processes)
+        newest = _newest_checkpoint(folder, running, processes)
         if running.deterministic:
             _be_deterministic()
-        return _run(recipe, _open(recipe, running, processes, parts), folder, running, processes)
+        return _run(recipe, _open(recipe, running, processes, parts), folder, running, processes, newest)
     finally:
         stop_processes()
 
@@ -130,7 +130,7 @@ def _open(recipe: ClassificationRecipe, running: Running, processes: Processes, 
     from ..train.sources import Reading, open_source
     from .progress import progress_bar
 
-    workers = default_workers(processes.world_size) if running.workers is None else running.workers
+    workers = default_workers(processes) if running.workers is None else running.workers
     reading = Reading(
         val=running.val,
         workers=workers,
@@ -147,26 +147,35 @@ def _open(recipe: ClassificationRecipe, running: Running, processes: Processes, 
         )
 
 
-def default_workers(processes: int) -> int:
-    """A reader for each core but one, shared out, at most eight; none where there is one core or two."""
+def default_workers(processes: Processes) -> int:
+    """A reader for each core of a machine but one, shared out, at most eight; none where there is one core or two."""
     import os
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, (cores - 1) // max(processes, 1)) if cores > 2 else 0
+    sharing = processes.on_this_machine
+    if processes.own_cores is not None:  # nothing to share out
+        cores, sharing = min(cores, processes.own_cores), 1
+    return min(8, (cores - 1) // sharing) if cores > 2 else 0
 
 
-def _check_output(folder: Path, running: Running, processes: Processes) -> None:
-    """Refuse before any work what would only fail, or destroy a run, later."""
+def _newest_checkpoint(folder: Path, running: Running, processes: Processes) -> Path | None:
+    """What to go on from; refuses before any work what would only fail, or destroy a run, later."""
     from ..train.checkpoint import Checkpoints
 
-    newest = Checkpoints(folder).newest()
-    processes.wait()  # nobody writes before all have looked
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder} is a file, expected a folder")
+    newest = Checkpoints(folder).newest()
+    seen = sorted({str(path) for path in processes.gather(newest)})  # nobody writes before all have looked
+    if len(seen) > 1:
+        raise ValueError(
+            f"the processes see different checkpoints, {seen[0]} and {seen[1]}; --output must be one folder that all "
+            "machines share"
+        )
     if newest and not (running.resume or running.auto_resume):
         raise ValueError(f"{folder} holds a run already; continue it with --resume, or choose another --output")
     if running.resume and not newest:
         raise FileNotFoundError(f"there is nothing to resume in {folder}; leave out --resume to start")
+    return newest
 
 
 def _be_deterministic() -> None:
@@ -179,7 +188,14 @@ def _be_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Running, processes: Processes) -> int:
+def _run(
+    recipe: ClassificationRecipe,
+    source: Source,
+    folder: Path,
+    running: Running,
+    processes: Processes,
+    newest: Path | None,
+) -> int:
     from ..files import make_folder, remove_unfinished
     from ..train.checkpoint import Checkpoints, read_checkpoint
     from ..train.classification import ClassificationTask
@@ -192,7 +208,6 @@ def _run(recipe: ClassificationRecipe, source: Source, folder: Path, running: Ru
     from .training_progress import Progress
 
     checkpoints = Checkpoints(folder, running.keep)
-    newest = checkpoints.newest()
     task = ClassificationTask(recipe, source, fresh=newest is None)
     strategy = make_strategy(running.strategy, processes, running.offload, running.compile)
     state = new_state(task, recipe, strategy)

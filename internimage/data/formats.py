@@ -118,8 +118,8 @@ def find_format(text: str, split: str) -> tuple[str, str]:
 def has_split(text: str | Path, split: str) -> bool:
     """Whether a folder holds a part of its own for this split, so that none need be held out."""
     path = Path(text)
-    if not path.is_dir():
-        return False
+    if not path.is_dir() or (find_lists(path) is not None and not has_inaturalist(path)):
+        return False  # the lists of ImageNet-22K are one part; a val.txt beside them is of ImageNet-1K
     if _file_of_split(path, split) is not None or has_inaturalist(path):
         return True
     try:

@@ -21,8 +21,8 @@ def stratified_split(labels: Tensor, share: float, seed: int = 0) -> tuple[Tenso
         raise ValueError(f"the share held out is {share}, expected 0 to below 1")
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero()[:, 0]
+    members_of = labels.argsort(stable=True).split(labels.bincount().tolist())
+    for members in filter(len, members_of):
         count = round(len(members) * share)
         if share:
             count = min(max(count, 1), len(members) - 1)

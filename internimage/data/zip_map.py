@@ -49,12 +49,17 @@ class ZipPictures(StoredPictures):
                 signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
                 file.seek(name_length + extra_length, io.SEEK_CUR)
                 stored = file.read(size)
-            contents = zlib.decompress(stored, -zlib.MAX_WBITS, full_size) if method else stored
+            contents = _unpacked(stored, full_size) if method else stored
         except (OSError, struct.error, zlib.error) as error:
             raise PictureError(f"{self.name(index)}: {getattr(error, 'strerror', None) or error}") from error
         if signature != b"PK\x03\x04" or len(contents) != full_size or zlib.crc32(contents) != checksum:
             raise PictureError(f"{self.name(index)}: the archive is damaged here")
         return contents
+
+
+def _unpacked(stored: bytes, full_size: int) -> bytes:
+    """At most a byte more than is stated: a few bytes can be packed to become gigabytes."""
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, full_size + 1)
 
 
 def find_map(archive: Path) -> Path | None:

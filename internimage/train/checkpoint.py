@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +34,8 @@ class Checkpoints:
         """
         path = self.folder / f"checkpoint_{contents['step']:08d}.pt"
         try:
-            _write({"format": FORMAT, **contents}, path)
+            with write_through(path) as temporary, open(temporary, "wb") as file:
+                torch.save({"format": FORMAT, **contents}, file)
         except (OSError, RuntimeError) as error:
             reason = error if isinstance(error, OSError) else error.__context__  # torch hides what the file said
             if not isinstance(reason, OSError):
@@ -61,13 +61,6 @@ class Checkpoints:
         return found[-1] if found else None
 
 
-def _write(contents: Mapping[str, Any], path: Path) -> None:
-    with write_through(path) as temporary, open(temporary, "wb") as file:
-        torch.save(contents, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The contents of a file of :meth:`Checkpoints.save`; nothing in it is executed.
 
@@ -79,7 +72,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}; start without --resume")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        # mapped, not read: each process takes its part of a file that all processes of a machine share
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises several kinds for what is no file of its own
         raise ValueError(f"{path} is not a training checkpoint: {str(error).splitlines()[0]}") from error
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:

@@ -97,7 +97,7 @@ class ClassificationTask:
             inputs, labels = on_device(batch, processes.device)
             logits = self._logits(model, inputs).float()
             known = labels >= 0
-            sums += _counts(logits[known], labels[known]).cpu()
+            sums += _counts(logits[known], labels[known])
         pictures, top1, top5, loss = processes.sum(sums).tolist()
         if not pictures:
             return {}
@@ -124,7 +124,7 @@ class ClassificationTask:
 
 
 def _counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """Pictures, right ones, right ones among five, summed cross-entropy: (4,), float64."""
+    """Pictures, right ones, right ones among five, summed cross-entropy: (4,), float64, on the CPU."""
     best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
     loss = F.cross_entropy(logits, labels, reduction="sum")
-    return torch.stack([loss.new_tensor(len(labels)), best[:, 0].sum(), best.any(1).sum(), loss]).double()
+    return torch.stack([loss.new_tensor(len(labels)), best[:, 0].sum(), best.any(1).sum(), loss]).cpu().double()

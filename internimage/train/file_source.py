@@ -49,9 +49,10 @@ class PicturesFromFiles:
         self.workers, self.bad = workers, bad
         self.class_names = tuple(trained_on.class_names)
         share = Share(processes.rank, processes.world_size, accumulation)
+        self._micro_batch_size = share.micro_batch_size(recipe.batch_size)
         self.order = make_order(trained_on, recipe.batch_size, recipe.seed, share, own_part=own_part)
         self.steps_per_epoch = self.order.steps_per_epoch
-        self.fingerprint = trained_on.fingerprint if isinstance(trained_on, Shards) else fingerprint(trained_on)
+        self.fingerprint = fingerprint(trained_on) + _dealt_out(trained_on, share, own_part)
         self.held_out_count = 0 if held_out is None else len(held_out)
         self.mixing = mixing_of(recipe, len(self.class_names))
         self.device = processes.device if processes.device.type == "cuda" else None
@@ -83,7 +84,9 @@ class PicturesFromFiles:
             self._evaluation = evaluation_batches(
                 self.held_out,
                 self.recipe.preprocessing,
-                batch_size=min(256, max(16, 2 * self.recipe.batch_size // processes.world_size)),
+                batch_size=min(
+                    256, 2 * self._micro_batch_size
+                ),  # float32, but nothing is kept: it fits where training does
                 share=share,
                 workers=min(self.workers, 4),
                 bad=self.bad,
@@ -96,6 +99,14 @@ class PicturesFromFiles:
     def skipped(self) -> Sequence[str]:
         """The pictures that could not be read so far."""
         return tuple(self._skipped.reasons)
+
+
+def _dealt_out(trained_on: Pictures, share: Share, own_part: bool) -> str:
+    """What the order of pictures depends on beside seed and step; a run goes on in the same order only."""
+    processes = f", dealt out to {share.world_size} processes" if share.world_size > 1 else ""
+    if isinstance(trained_on, Shards):
+        return processes + (f" and {share.accumulation} micro-batches" if share.accumulation > 1 else "")
+    return processes if own_part else ""
 
 
 def training_transform(recipe: ClassificationRecipe) -> Transform:

@@ -27,7 +27,8 @@ class Conduct:
 
     Attributes:
         accumulation: micro-batches of each process for one optimizer step.
-        save_every_s: seconds between two checkpoints; ``save_every_steps`` counts steps instead where it is not 0.
+        save_every_s: seconds between two checkpoints, or more where saving would take over a tenth of the time;
+            ``save_every_steps`` counts steps instead where it is not 0.
         evaluate_every: epochs between two evaluations; the last epoch is always evaluated.
     """
 
@@ -66,10 +67,11 @@ class Watcher(Protocol):
 
 @dataclass
 class _Clock:
-    """Time of this sitting, on top of that of those before."""
+    """When this sitting began and the last checkpoint was written, and the seconds that took."""
 
     started: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
+    saving_s: float = 0.0
 
 
 def fit(
@@ -106,7 +108,7 @@ def fit(
         step = Step(
             number=state.step,
             losses=losses,
-            lr=max(group["lr"] for group in state.strategy.optimizer.param_groups),
+            lr=_highest_rate(state),
             grad_norm=norm,
             images=sum(map(state.task.images_in, micro_batches)) * state.processes.world_size,
             seconds=time.monotonic() - began,
@@ -156,7 +158,7 @@ def train_step(
 def finish_epoch(state: TrainingState, watchers: list[Watcher], conduct: Conduct) -> None:
     """Evaluate model and average, add a row to the history, and offer what is better than before. Collective."""
     task, epoch = state.task, state.step // state.task.steps_per_epoch
-    row = {"epoch": epoch, "step": state.step, "lr": state.strategy.optimizer.param_groups[0]["lr"]}
+    row = {"epoch": epoch, "step": state.step, "lr": _highest_rate(state)}
     parts = state.losses if len(state.losses) > 2 else {"total": state.losses["total"]}  # one part is the total
     for name, value in parts.items():
         mean = state.processes.sum(torch.tensor(value / task.steps_per_epoch, dtype=torch.float64))
@@ -192,6 +194,11 @@ def full_weights(state: TrainingState, which: str) -> dict[str, Tensor]:
     return state.strategy.full(state.strategy.named_tensors())
 
 
+def _highest_rate(state: TrainingState) -> float:
+    """Of all parameter groups: with layer decay the first of them is the slowest."""
+    return max(group["lr"] for group in state.strategy.optimizer.param_groups)
+
+
 def _note_best(state: TrainingState, row: Mapping[str, float], which: str, key: str) -> list[str]:
     """``[which]`` where the row holds the best score so far."""
     if key not in row or row[key] <= state.best.get(which, -math.inf):
@@ -220,12 +227,14 @@ def _is_due(state: TrainingState, conduct: Conduct, clock: _Clock) -> bool:
     """Whether to save now; the first process decides by its clock."""
     if conduct.save_every_steps:
         return state.step % conduct.save_every_steps == 0
-    late = state.processes.is_first and time.monotonic() - clock.saved > conduct.save_every_s
+    pause = max(conduct.save_every_s, 9 * clock.saving_s)  # gigabytes on a slow disk: minutes
+    late = state.processes.is_first and time.monotonic() - clock.saved > pause
     return any(state.processes.any_of(late))
 
 
 def _save(state: TrainingState, checkpoints: Checkpoints, clock: _Clock | None = None) -> None:
     """Write a checkpoint; nobody leaves before it is whole, as launchers soon kill the others once one has ended."""
+    began = time.monotonic()
     contents, failed = state.contents(), None
     if state.processes.is_first:
         try:
@@ -236,6 +245,7 @@ def _save(state: TrainingState, checkpoints: Checkpoints, clock: _Clock | None =
         raise failed or OSError("the first process cannot write its checkpoint")
     if clock:
         clock.saved = time.monotonic()
+        clock.saving_s = clock.saved - began
 
 
 def _give_up(
@@ -246,20 +256,23 @@ def _give_up(
     checkpoints: Checkpoints,
     buffers: list[tuple[Tensor, Tensor]],
 ) -> None:
-    """Name the layer, save what was before this step, and stop; ``buffers`` come with their values of then."""
-    layer = "no layer alone"
+    """Name the layer, save what was before this step, and stop; ``buffers`` come with their values of then.
+
+    Collective: the processes look at as many micro-batches, until one of them has found something.
+    """
+    layers: list[str] = []
     _put_back(buffers)  # else the statistics of a batch norm would be named for what the batch did to them
     for index, batch in enumerate(micro_batches):
         seed_for(state, share, index)
         found = first_bad_layer(state.strategy, state.task, on_device(batch, state.processes.device))
-        if found:
-            layer = found
+        layers = [name for name in state.processes.gather(found) if name]
+        if layers:
             break
     _put_back(buffers)
-    layers = [name for name in state.processes.gather(layer) if name != "no layer alone"] or [layer]
+    where = layers[0] if layers else "no layer alone"
     _save(state, checkpoints)
     raise FloatingPointError(
-        f"{what} at step {state.step + 1}, first in {layers[0]}; the state before it is saved in {checkpoints.folder}; "
+        f"{what} at step {state.step + 1}, first in {where}; the state before it is saved in {checkpoints.folder}; "
         "try a smaller --lr, or --dtype float32"
     )
 

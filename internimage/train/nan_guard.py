@@ -14,13 +14,12 @@ from .task import Task
 def first_bad_layer(strategy: Strategy, task: Task, batch: Any) -> str:
     """Run the forward pass once more and name the first layer whose output is not finite; "" where none is.
 
-    A parameter that is not finite is named before any layer. Collective under strategies that share out parameters.
+    A parameter that is not finite is named before any layer. Collective: under strategies that share out parameters a
+    forward pass waits for the other processes, so either all of them run it or none does.
     """
-    for name, tensor in strategy.named_tensors().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            return f"the weights {name!r}"
-    if not _is_finite(batch):
-        return "the batch itself"
+    before = _bad_before_any_layer(strategy, batch)
+    if any(strategy.processes.any_of(bool(before))):
+        return before
     found: list[str] = []
     handles = []
     for name, module in strategy.module.named_modules():
@@ -37,6 +36,14 @@ def first_bad_layer(strategy: Strategy, task: Task, batch: Any) -> str:
         for handle in handles:
             handle.remove()
     return found[0] if found else ""
+
+
+def _bad_before_any_layer(strategy: Strategy, batch: Any) -> str:
+    """What this process knows to be bad without the model: its parts of the weights, its batch."""
+    for name, tensor in strategy.named_tensors().items():
+        if not _is_finite(tensor):
+            return f"the weights {name!r}"
+    return "" if _is_finite(batch) else "the batch itself"
 
 
 def _is_finite(value: Any) -> bool:

@@ -37,4 +37,4 @@ def load_states(model: nn.Module, optimizer: Optimizer, states: Mapping[str, Map
 
 
 def _copied(value: Any) -> Any:
-    return value.detach().cpu().clone() if isinstance(value, Tensor) else value
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value

@@ -117,7 +117,10 @@ def _in_memory(
     progress: Progress,
 ) -> PicturesInMemory:
     if isinstance(trained_on, Shards) or isinstance(held_out, Shards):
-        raise ValueError("tar shards are not kept in memory; add --set source=files, or take a recipe that reads files")
+        raise ValueError(
+            f"tar shards are not kept in memory, as the recipe {recipe.name} keeps its pictures; take one that reads "
+            "files, such as internimage_t_1k_224 with --set dataset=None"
+        )
     mine = _read(recipe, trained_on, progress)
     apart = mine.subset(mine.labels[:0]) if held_out is None else _read(recipe, held_out, progress, every_class=False)
     return PicturesInMemory(recipe, mine, apart, processes.device)

@@ -57,6 +57,10 @@ class TensorBoard(Watching):
 
     Steps that a run repeats after it was killed replace those written before.
 
+    Args:
+        first_step: steps that are done already.
+        every: steps between two numbers.
+
     Raises:
         ImportError: TensorBoard is not installed.
     """
@@ -65,7 +69,7 @@ class TensorBoard(Watching):
         from torch.utils.tensorboard import SummaryWriter
 
         self.every = every
-        self.writer: Any = SummaryWriter(str(folder / EVENTS), purge_step=first_step or None)
+        self.writer: Any = SummaryWriter(str(folder / EVENTS), purge_step=first_step + 1 if first_step else None)
 
     def stepped(self, state: TrainingState, step: Step) -> None:
         """Numbers of a step."""

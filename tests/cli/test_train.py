@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 
 import internimage as package
+from internimage.cli.training import Running, _newest_checkpoint, default_workers
+from internimage.processes import Processes
 from internimage.train import loop
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
+from internimage.train.slurm import slurm_script
 from internimage.weights.own import read_model
 
 
@@ -91,6 +94,40 @@ def test_own_pictures(internimage, folder):
     assert classifier.class_names == ("dark", "light") and classifier.note == "trained on pictures, 2 classes"
     checked = internimage("evaluate", "out/own_pictures.safetensors", "--data", folder, "--json")
     assert checked.code == 3 and checked.json["pictures"] == 12
+
+
+@pytest.mark.parametrize(
+    ("cores", "world_size", "environment", "workers"),
+    [
+        (8, 1, {}, 7),
+        (2, 1, {}, 0),
+        (64, 64, {"LOCAL_WORLD_SIZE": "8"}, 7),  # eight machines of 64 cores
+        (8, 64, {"SLURM_CPUS_PER_TASK": "8"}, 7),  # a task sees its own cores
+        (64, 64, {"SLURM_CPUS_PER_TASK": "8"}, 7),  # or those of the machine
+        (64, 64, {"SLURM_CPUS_PER_TASK": "64", "LOCAL_WORLD_SIZE": "8"}, 7),  # torchrun, started by SLURM
+        (16, 8, {}, 1),
+    ],
+)
+def test_the_cores_of_a_machine_are_shared_by_its_own_processes(monkeypatch, cores, world_size, environment, workers):
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert default_workers(Processes(world_size=world_size)) == workers
+
+
+def test_processes_that_see_different_checkpoints_are_told(monkeypatch, tmp_path):
+    Checkpoints(tmp_path).save({"step": 3})
+    monkeypatch.setattr(Processes, "gather", lambda self, value: [value, None])
+    with pytest.raises(ValueError, match="see different checkpoints, .*--output must be one folder that all machines"):
+        _newest_checkpoint(tmp_path, Running(resume=True), Processes(world_size=2))
+
+
+def test_the_script_of_slurm_writes_its_log_where_it_is_submitted():
+    lines = slurm_script(["python", "-m", "internimage", "train", "a b"], name="t", nodes=4).splitlines()
+    assert {"#SBATCH --nodes=4", "#SBATCH --ntasks-per-node=8", "#SBATCH --gpus-per-node=8"} < set(lines)
+    assert "#SBATCH --output=slurm-%x-%j.log" in lines and lines[-1].endswith("python -m internimage train 'a b'")
 
 
 def test_refusals(internimage, folder, tmp_path):

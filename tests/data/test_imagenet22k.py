@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from internimage.data.formats import has_split
 from internimage.data.imagenet22k import read_imagenet_22k
 from tests.data.made_up import save_noise
 
@@ -30,6 +31,12 @@ def test_labels_come_from_the_class_map_and_names_from_wordnet(folder):
     found = read_imagenet_22k(folder)
     assert found.labels.tolist() == [1, 0] and found.class_names == ("organism, being", "n99999999")
     assert found.read(1).label == 0 and found.name(0) == f"{folder}/22k/n99999999/2.png"
+
+
+def test_it_has_no_part_to_measure_on_whatever_lies_beside_its_lists(folder):
+    (folder / "meta_data" / "val.txt").write_text("n00004475/1.png 0\n")
+    (folder / "val").mkdir()
+    assert not has_split(folder, "val")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 import zipfile
 
 import pytest
@@ -76,6 +77,19 @@ def test_damage_inside_an_archive_is_named_and_does_not_touch_other_pictures(tmp
     with pytest.raises(PictureError, match="train.zip@n1/b.png: "):
         found.read(1)
     assert found.read(2).picture.tobytes() == noise(2).tobytes()
+
+
+def test_what_unpacks_to_more_than_is_stated_is_damaged_and_not_unpacked(tmp_path):
+    path = tmp_path / "train.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("n1/a.png", bytes(64 * 2**20))
+    found = read_zip(path)
+    found.entries[0, 2] = 1000  # what the archive says of its size
+    tracemalloc.start()
+    with pytest.raises(PictureError, match="train.zip@n1/a.png: the archive is damaged here"):
+        found.read(0)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_what_is_no_archive_or_does_not_fit_its_map_is_refused(tmp_path):

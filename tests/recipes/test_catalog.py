@@ -80,7 +80,7 @@ def test_pre_training_has_the_rate_of_the_paper():
     recipe = get_recipe("internimage_xl_22k_192")
     assert recipe.rates.lr == pytest.approx(1e-3) and recipe.batch_size == 4096
     assert recipe.mixing == Mixing(mixup=0.8, cutmix=1.0) and recipe.transform.erase == 0.25
-    assert DATASETS[recipe.dataset] == 21841
+    assert DATASETS[recipe.dataset] == 21841 and recipe.held_out == 0
 
 
 @pytest.mark.parametrize("name", [*FINE_TUNING, "internimage_h_22ktoinat18_384"])

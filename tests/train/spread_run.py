@@ -47,8 +47,8 @@ class Noise:
 
     fingerprint, steps_per_epoch, score = "noise", STEPS, "top1"
 
-    def __init__(self, batch_norm: bool = False) -> None:
-        self.batch_norm = batch_norm
+    def __init__(self, batch_norm: bool = False, bad_step: int = -1) -> None:
+        self.batch_norm, self.bad_step = batch_norm, bad_step
 
     def make_model(self) -> nn.Module:
         torch.manual_seed(0)
@@ -67,7 +67,8 @@ class Noise:
                 images, targets = torch.randn(BATCH, 3, 32, 32), torch.randint(3, (BATCH,))
             for micro in range(share.accumulation):
                 part = slice(share.number(micro) * size, (share.number(micro) + 1) * size)
-                yield images[part], targets[part]
+                spoiled = step == self.bad_step and share.rank == share.world_size - 1
+                yield images[part] * (float("inf") if spoiled else 1.0), targets[part]
 
     def images_in(self, batch) -> int:
         return len(batch[1])
@@ -103,18 +104,23 @@ def held(state: TrainingState) -> dict[str, object]:
 
 def run(folder: Path, request: dict) -> None:
     processes = started_processes("cpu")
-    task, folder_of_checkpoints = Noise(request.get("batch_norm", False)), folder / request["name"]
+    task = Noise(request.get("batch_norm", False), request.get("bad_step", -1))
+    folder_of_checkpoints = folder / request["name"]
     strategy = make_strategy(request["strategy"], processes, offload=request.get("offload", False))
     state = new_state(task, recipe(**request.get("recipe", {})), strategy)
     if request.get("resume"):
         state.load(read_checkpoint(request["resume"]))
     checkpoints = Checkpoints(folder_of_checkpoints)
     until = request.get("until", STEPS)
-    fit(state, checkpoints, [], Conduct(accumulation=request.get("accumulation", 1)), lambda: state.step >= until)
+    error = ""
+    try:
+        fit(state, checkpoints, [], Conduct(accumulation=request.get("accumulation", 1)), lambda: state.step >= until)
+    except FloatingPointError as bad:
+        error = str(bad)
     weights = full_weights(state, "model")
     if processes.is_first:
         task.save(folder_of_checkpoints / "model.safetensors", weights, {})
-    row = {**held(state), "step": state.step, "history": state.history}
+    row = {**held(state), "step": state.step, "history": state.history, "error": error}
     (folder_of_checkpoints / f"{processes.rank}.json").write_text(json.dumps(row))
     processes.wait()
 

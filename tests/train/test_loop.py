@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -12,12 +13,15 @@ from torch import nn
 
 from internimage.data.order import Share
 from internimage.processes import Processes, first_host
+from internimage.train import loop
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.ema import WeightAverage
 from internimage.train.interrupt import StopOnSignal
-from internimage.train.loop import Conduct, fit, full_weights, train_step
+from internimage.train.loop import Conduct, Step, fit, full_weights, train_step
 from internimage.train.state import TrainingState, new_state
 from internimage.train.strategies import make_strategy
+from internimage.train.strategies.whole import filled, outline
+from internimage.train.watchers import EVENTS, TensorBoard
 
 from .toy import STEPS, Line, Watcher, recipe
 
@@ -178,6 +182,58 @@ def test_checkpoints_are_written_on_the_way_and_the_last_ones_stay(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [f"checkpoint_{step:08d}.pt" for step in (8, 9, 10)]
 
 
+def test_saving_takes_a_tenth_of_the_time_at_most():
+    state, now = state_of(), time.monotonic()
+    often = Conduct(save_every_s=1.0)
+    assert loop._is_due(state, often, loop._Clock(saved=now - 5, saving_s=0.1))
+    assert not loop._is_due(state, often, loop._Clock(saved=now - 5, saving_s=10.0))
+    assert loop._is_due(state, often, loop._Clock(saved=now - 91, saving_s=10.0))
+
+
+def test_the_highest_rate_is_told_whatever_group_comes_first(tmp_path):
+    state, watcher = state_of(), Watcher()
+    state.scheduler.base_values[0] /= 100
+    fit(state, Checkpoints(tmp_path), [watcher])
+    assert state.history[-1]["lr"] == watcher.steps[-1].lr
+    assert state.history[-1]["lr"] > 10 * state.strategy.optimizer.param_groups[0]["lr"]
+
+
+def test_a_checkpoint_keeps_the_losses_of_every_process(tmp_path, monkeypatch):
+    state = state_of()
+    fit(state, Checkpoints(tmp_path), [], should_stop=lambda: state.step == 2)
+    other = {name: 3 * value for name, value in state.losses.items()}
+    monkeypatch.setattr(Processes, "gather", lambda self, value: [value, other])
+    assert state.contents()["losses"] == [state.losses, other] and "total" in other
+
+
+def test_steps_that_are_repeated_replace_those_told_before_and_only_those(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    state = state_of()
+    for first, last in ((0, 5), (3, 4)):
+        events = TensorBoard(tmp_path, first_step=first, every=1)
+        for number in range(first + 1, last + 1):
+            step = Step(number=number, losses={"total": 1.0}, lr=0.1, grad_norm=1.0, images=8, seconds=1.0 + first)
+            events.stepped(state, step)
+        events.writer.close()
+        time.sleep(1.1)  # files are told apart, and put in order, by the second
+    told = EventAccumulator(str(tmp_path / EVENTS)).Reload().Scalars("images_per_s")
+    assert [(each.step, each.value) for each in told] == [(1, 8), (2, 8), (3, 8), (4, 2)]
+
+
+def test_an_outline_has_the_shapes_and_takes_no_memory():
+    model = Line().make_model()
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)
+    hollow = outline(model)
+    assert all(tensor.is_meta for tensor in hollow.state_dict().values())
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
+    assert [p.requires_grad for p in hollow.parameters()] == [p.requires_grad for p in model.parameters()]
+    full = filled(hollow, model.state_dict())
+    assert_identical(full.state_dict(), model.state_dict())
+    assert torch.equal(full(torch.ones(2, 3)), model.eval()(torch.ones(2, 3)))
+
+
 def test_a_step_uses_the_rate_of_the_schedule_clips_and_spares_vectors_from_decay(monkeypatch):
     state, norms = state_of(clip_grad=1e-6, warmup_lr=1e-4), []
     optimizer = state.strategy.own_optimizer
@@ -262,6 +318,9 @@ def test_where_the_first_process_cannot_write_no_other_goes_on(tmp_path, monkeyp
     class Two(Processes):
         def any_of(self, *flags):
             return tuple(flag or failed for flag in flags)
+
+        def gather(self, value):
+            return [value, value]
 
     def full(*_args):
         raise OSError("no room")

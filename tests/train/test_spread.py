@@ -67,6 +67,8 @@ def runs(tmp_path_factory) -> Path:
     requests += [begun(strategy, name=f"{strategy}_offloaded", offload=True) for strategy in OFFLOADED]
     requests += [begun(s, name=f"{s}_accumulated", accumulation=2) for s in SPREAD]
     requests += [resumed(strategy, before) for strategy, before in EXCHANGED if strategy != "single"]
+    requests += [begun(s, name=f"{s}_spoiled", accumulation=2, bad_step=2) for s in SPREAD]
+    requests += [{"name": "ddp_batch_norm", "strategy": "ddp", "batch_norm": True}]
     start(folder, 2, requests)
     start(folder, 1, [resumed(strategy, before) for strategy, before in EXCHANGED if strategy == "single"])
     return folder
@@ -159,6 +161,33 @@ def test_evaluates_with_as_many_batches_as_each_process_has(runs, strategy):
     [want], got = (rows(folder)[0]["history"] for folder in (runs / "whole", runs / f"{strategy}_after_{strategy}"))
     assert got[0]["top1"] == pytest.approx(want["top1"], rel=1e-5)
     assert got[0]["ema_top1"] == pytest.approx(want["ema_top1"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD)
+def test_keeps_the_losses_of_all_processes_over_a_stop(runs, strategy):
+    [want], [got] = (rows(folder)[0]["history"] for folder in (runs / "whole", runs / f"{strategy}_after_{strategy}"))
+    assert got["train_loss"] == pytest.approx(want["train_loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD)
+def test_a_bad_batch_of_one_process_is_named_by_both(runs, strategy):
+    """A process that went looking alone would wait for the other for ever, or the other for it."""
+    for row in rows(runs / f"{strategy}_spoiled"):
+        assert "at step 3, first in the batch itself; the state before it is saved" in row["error"]
+    saved = read_checkpoint(Checkpoints(runs / f"{strategy}_spoiled").newest())
+    assert saved["step"] == 2 and all(value.isfinite().all() for value in saved["model"].values())
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_the_model_that_is_saved(runs):
+    """Each process has batch statistics of its own; those of the first are written."""
+    folder = runs / "ddp_batch_norm"
+    model = Noise(batch_norm=True).make_model()
+    model.load_state_dict(weights(folder))
+    want = Noise(batch_norm=True).evaluate(model.eval(), Processes())
+    assert rows(folder)[0]["history"][0]["top1"] == pytest.approx(want["top1"], rel=1e-5)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp2", *ZERO])

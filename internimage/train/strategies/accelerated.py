@@ -84,7 +84,7 @@ class Accelerated:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
         if not self.processes.is_first:
             return {}
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
     @torch.no_grad()
     def load_parts(self, into: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

@@ -111,7 +111,7 @@ class Fsdp2:
         full = {}
         for name, tensor in self._gathered(tensors):
             if self.processes.is_first:
-                full[name] = tensor.detach().cpu().clone()
+                full[name] = tensor.detach().to("cpu", copy=True)
         return full
 
     def _gathered(self, parts: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -162,7 +162,7 @@ class Fsdp2:
                 if isinstance(value, DTensor):
                     value = self._whole(value.to_local(), value)
                 if self.processes.is_first:
-                    copied = value.detach().cpu().clone() if isinstance(value, Tensor) else value
+                    copied = value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
                     states.setdefault(name, {})[key] = copied
         return states
 

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 
 def outline(model: nn.Module) -> nn.Module:
-    """The modules without memory."""
-    return deepcopy(model).to("meta")
+    """The modules without memory, of which none is taken on the way."""
+    hollow: dict[int, Tensor] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    for parameter in model.parameters():
+        hollow[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    return deepcopy(model, hollow)
 
 
 def filled(outline: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:

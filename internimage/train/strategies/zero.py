@@ -104,7 +104,7 @@ class Zero:
         full = {}
         for name, tensor in self._gathered(tensors):
             if self.processes.is_first:
-                full[name] = tensor.detach().cpu().clone()
+                full[name] = tensor.detach().to("cpu", copy=True)
         return full
 
     def _gathered(self, parts: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -152,11 +152,11 @@ class Zero:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         model, states = self.full(self.named_tensors()), {}
-        steps = {key: value.detach().cpu().clone() for key, value in self._counters().items()}
+        steps = {key: value.detach().to("cpu", copy=True) for key, value in self._counters().items()}
         for name, parameter in self._learning():
             whole = {key: safe_get_full_optimizer_state(parameter, key) for key in self._keys()}
             if self.processes.is_first and whole:
-                states[name] = {key: value.detach().cpu().clone() for key, value in whole.items()}
+                states[name] = {key: value.detach().to("cpu", copy=True) for key, value in whole.items()}
                 states[name].update({key: value.clone() for key, value in steps.items()})
         return {"model": model, "optimizer": states, "scaler": {}} if self.processes.is_first else {}
 
