@@ -161,6 +161,13 @@ def test_refusals(internimage, folder, tmp_path):
     assert not (tmp_path / "here" / "new").exists()
 
 
+def test_a_checkpoint_taken_for_a_model_is_told_from_one(internimage):
+    assert internimage("train", "--smoke", "--epochs", 1, "--output", "out").code == 0
+    checkpoint = Checkpoints("out").newest()
+    got = internimage("evaluate", checkpoint, "--data", "synthetic")
+    assert got.code == 1 and "is what --resume goes on from; the models of a run are the .safetensors" in got.err
+
+
 def test_the_script_for_a_cluster_runs_the_command_and_goes_on_after_the_time_is_up(internimage, monkeypatch):
     told = ["internimage_t_1k_224", "--data", "my pictures", "--nodes", "4", "--print-slurm", "--seed=3"]
     monkeypatch.setattr("sys.argv", ["internimage", "train", *told])
