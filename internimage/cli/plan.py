@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 IMAGES_OF_A_PROCESS = 16  # for a model without a recipe
 _COLUMNS = ("weights", "gradients", "optimizer", "average", "activations", "buffers", "total", "host")
-_NEEDS_BFLOAT16 = ("fsdp2", "deepspeed-1", "deepspeed-2", "deepspeed-3")
 
 
 def plan(
@@ -137,8 +136,6 @@ def _arguments(setting: Setting, than: Setting) -> str:
         words.append(f"--accumulation {setting.accumulation}")
     if setting.strategy != than.strategy:
         words.append(f"--strategy {setting.strategy}")
-        if setting.dtype == "float16" and setting.strategy in _NEEDS_BFLOAT16:
-            words.append("--set dtype=bfloat16")
     if setting.offload and not than.offload:
         words.append("--offload")
     return " ".join(words)
@@ -188,8 +185,6 @@ def _print(
     line = f"{name}: {images} ({parts}), {setting.dtype}, {setting.optimizer}, {average}, {kept}"
     console.print(text(f"{line}. GiB of each process:"))
     console.print(_table(setting, rows, memory))
-    if setting.dtype == "float16":
-        console.print("Strategies that shard want bfloat16 in place of float16: --set dtype=bfloat16.")
     if better is not None:
         console.print(text(_advice(setting, memory, better)))
     _print_released(released_estimates(setting))

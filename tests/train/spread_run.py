@@ -108,6 +108,8 @@ def run(folder: Path, request: dict) -> None:
     folder_of_checkpoints = folder / request["name"]
     strategy = make_strategy(request["strategy"], processes, offload=request.get("offload", False))
     state = new_state(task, recipe(**request.get("recipe", {})), strategy)
+    if "loss_scale" in request:
+        strategy.scale.value = request["loss_scale"]
     if request.get("resume"):
         state.load(read_checkpoint(request["resume"]))
     checkpoints = Checkpoints(folder_of_checkpoints)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from internimage.processes import Processes
-from internimage.recipes.training import TrainingRecipe
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.strategies import make_strategy
 from internimage.train.strategies.fsdp2 import blocks
+from internimage.train.strategies.loss_scale import INTERVAL, START, LossScale
 from tests.tolerances import tolerance
 
 from .spread_run import STEPS, Noise
@@ -27,6 +28,8 @@ SPREAD = ("ddp", "fsdp2", *ZERO)
 OFFLOADED = ("fsdp2", *ZERO[1:])
 PARAMETERS = sum(parameter.numel() for parameter in Noise().make_model().parameters())
 SHARDED = ("fsdp2", "deepspeed-3")
+SGD = {"optimizer": "sgd", "lr": 0.05, "clip_grad": 0.5}  # its steps are as long as the gradients, unlike those of Adam
+HUGE = 2.0**30  # a scale at which gradients overflow
 BEFORE = 5  # steps before the checkpoints that are exchanged
 
 # Who goes on from whose checkpoint: everybody from its own, from that of one process and from its neighbour's; and one
@@ -62,12 +65,16 @@ def runs(tmp_path_factory) -> Path:
         return {"name": strategy, "strategy": strategy, "until": BEFORE, **options}
 
     alone = [begun("single"), begun("single", name="single_accumulated", accumulation=4)]
+    alone += [begun("single", name="single_sgd", recipe=SGD)]
     start(folder, 1, [*alone, {"name": "whole", "strategy": "single"}])
     requests = [begun(strategy) for strategy in SPREAD]
     requests += [begun(strategy, name=f"{strategy}_offloaded", offload=True) for strategy in OFFLOADED]
     requests += [begun(s, name=f"{s}_accumulated", accumulation=2) for s in SPREAD]
     requests += [resumed(strategy, before) for strategy, before in EXCHANGED if strategy != "single"]
     requests += [begun(s, name=f"{s}_spoiled", accumulation=2, bad_step=2) for s in SPREAD]
+    half = {"dtype": "float16"}
+    requests += [begun(s, name=f"{s}_half", loss_scale=256.0, recipe={**half, **SGD}) for s in SPREAD[1:]]
+    requests += [begun(s, name=f"{s}_overflowing", loss_scale=HUGE, recipe=half) for s in SPREAD[1:]]
     requests += [{"name": "ddp_batch_norm", "strategy": "ddp", "batch_norm": True}]
     start(folder, 2, requests)
     start(folder, 1, [resumed(strategy, before) for strategy, before in EXCHANGED if strategy == "single"])
@@ -190,11 +197,35 @@ def test_scores_are_those_of_the_model_that_is_saved(runs):
     assert rows(folder)[0]["history"][0]["top1"] == pytest.approx(want["top1"], rel=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["fsdp2", *ZERO])
-def test_float16_is_refused(strategy):
-    recipe = TrainingRecipe(name="half", epochs=1, batch_size=8, lr=1e-3, dtype="float16")
-    with pytest.raises(ValueError, match="does not scale losses for float16; take --dtype bfloat16"):
-        make_strategy(strategy, Processes()).prepare(torch.nn.Linear(1, 1), torch.optim.AdamW, recipe)
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD[1:])
+def test_float16_learns_by_scaled_losses(runs, strategy):
+    """By steps of their own length, clipped: what stayed scaled, or was clipped while it was, would show."""
+    got, want = weights(runs / f"{strategy}_half"), weights(runs / "single_sgd")
+    assert largest_difference(got, want) <= tolerance("spread", torch.float16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD[1:])
+def test_steps_whose_gradients_overflow_are_left_out(runs, strategy):
+    saved = read_checkpoint(Checkpoints(runs / f"{strategy}_overflowing").newest())
+    skipped = math.log2(HUGE / saved["scaler"]["scale"])
+    assert 1 <= skipped <= BEFORE and skipped == int(skipped) and saved["step"] == BEFORE
+    assert {float(state["step"]) for state in saved["optimizer"].values()} <= {BEFORE - skipped}
+    assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+def test_a_loss_scale_halves_and_doubles_and_goes_on():
+    scale = LossScale()
+    scale.update(overflowed=True)
+    for _ in range(INTERVAL - 1):
+        scale.update(overflowed=False)
+    assert scale.value == START / 2
+    resumed = LossScale()
+    resumed.load_state_dict(scale.state_dict())
+    resumed.update(overflowed=False)
+    assert resumed.value == START and resumed.calm_steps == 0
+    assert scale.state_dict().keys() == torch.amp.GradScaler("cpu").state_dict().keys()
 
 
 def test_deepspeed_is_an_extra(monkeypatch):

@@ -19,21 +19,20 @@ from torch.optim import Optimizer
 from ...processes import Processes, join_alone
 from ...recipes.training import TrainingRecipe
 from ..optimizer_state import names_of
+from .loss_scale import LossScale
 from .whole import filled, outline
 
 
 class Fsdp2:
     """The strategy "fsdp2": each block is gathered when it is used, and its gradients are summed into shards at once.
 
-    Computing in bfloat16 is done by casting the gathered parameters, not by autocast: half the traffic, and the maps
-    between layers are bfloat16 too. Batch norms stay float32.
+    Computing in half types is done by casting the gathered parameters, not by autocast: half the traffic, and the maps
+    between layers are of that type too. Batch norms stay float32.
 
     Args:
         offload: shards, and the optimizer's step, are in the memory of the host.
         compile: ``torch.compile`` each block.
 
-    Raises:
-        ValueError: the recipe's dtype is float16.
     """
 
     name = "fsdp2"
@@ -47,8 +46,7 @@ class Fsdp2:
         self, model: nn.Module, make_optimizer: Callable[[nn.Module], Optimizer], recipe: TrainingRecipe
     ) -> None:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
-        if recipe.dtype == "float16":
-            raise ValueError("strategy fsdp2 does not scale losses for float16; take --dtype bfloat16, or ddp")
+        self.scale = LossScale() if recipe.dtype == "float16" else None
         join_alone(self.processes)
         self.outline = outline(model)
         self.mesh = init_device_mesh(self.processes.device.type, (self.processes.world_size,))
@@ -84,23 +82,27 @@ class Fsdp2:
 
     def backward(self, loss: Tensor) -> None:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
-        loss.backward()
+        (loss if self.scale is None else loss * self.scale.value).backward()
 
     def step(self, clip_grad: float | None) -> float:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
         gradients = [_local(p.grad) for p in self.module.parameters() if p.grad is not None]
         square = nn.utils.get_total_norm(gradients).double().square()
-        norm = math.sqrt(float(self.processes.sum(square)))
-        if clip_grad is not None and norm > clip_grad:
-            torch._foreach_mul_(gradients, clip_grad / (norm + 1e-6))
+        scale = 1.0 if self.scale is None else self.scale.value
+        norm = math.sqrt(float(self.processes.sum(square))) / scale
+        factor = 1.0 if clip_grad is None or norm <= clip_grad else clip_grad / (norm + 1e-6)
+        if factor != scale:
+            torch._foreach_mul_(gradients, factor / scale)
         if math.isfinite(norm):
             self.optimizer.step()
+        if self.scale is not None:
+            self.scale.update(overflowed=not math.isfinite(norm))
         self.optimizer.zero_grad()
         return norm
 
     def skips(self) -> bool:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
-        return False
+        return self.scale is not None
 
     def named_tensors(self) -> dict[str, Tensor]:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
@@ -152,7 +154,8 @@ class Fsdp2:
     def state(self) -> dict[str, Any]:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
         model, optimizer = self.full(self.named_tensors()), self._optimizer_state()
-        return {"model": model, "optimizer": optimizer, "scaler": {}} if self.processes.is_first else {}
+        scaler = self.scale.state_dict() if self.scale else {}
+        return {"model": model, "optimizer": optimizer, "scaler": scaler} if self.processes.is_first else {}
 
     def _optimizer_state(self) -> dict[str, dict[str, Any]]:
         """Whole states by the parameters' names, in the first process."""
@@ -169,6 +172,8 @@ class Fsdp2:
     def load(self, state: Mapping[str, Any]) -> None:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
         self.load_parts(self.named_tensors(), state["model"])
+        if self.scale is not None:
+            self.scale.load_state_dict(state["scaler"])
         contents = self.optimizer.state_dict()
         contents["state"] = {
             index: {key: self._spread(value, parameter) for key, value in state["optimizer"][name].items()}

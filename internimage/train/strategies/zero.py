@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from ...processes import Processes, join_alone
 from ...recipes.training import TrainingRecipe
+from .loss_scale import LossScale
 from .whole import filled, outline
 
 BUCKET = 50_000_000
@@ -32,7 +33,7 @@ class Zero:
         offload: optimizer states and its step, and in stage 3 the shards of parameters, are in the memory of the host.
 
     Raises:
-        ValueError: DeepSpeed is not installed, or ``compile`` or float16 is asked for.
+        ValueError: DeepSpeed is not installed, or ``compile`` is asked for.
     """
 
     def __init__(self, stage: int, processes: Processes, offload: bool = False, compile: bool = False) -> None:
@@ -49,8 +50,7 @@ class Zero:
         self, model: nn.Module, make_optimizer: Callable[[nn.Module], Optimizer], recipe: TrainingRecipe
     ) -> None:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
-        if recipe.dtype == "float16":
-            raise ValueError(f"strategy {self.name} does not scale losses for float16; take --dtype bfloat16, or ddp")
+        self.scale = LossScale() if recipe.dtype == "float16" else None
         deepspeed = _imported(self.processes.device)
         join_alone(self.processes)
         os.environ.setdefault("LOCAL_RANK", str(self.processes.local_rank))  # of a launcher; alone there is none
@@ -73,23 +73,27 @@ class Zero:
         return nullcontext()
 
     def autocast(self) -> AbstractContextManager:
-        """None is needed: the engine does it in its forward pass."""
-        return nullcontext()
+        """For float16; the engine does bfloat16 in its forward pass."""
+        return nullcontext() if self.scale is None else torch.autocast(self.processes.device.type, torch.float16)
 
     def backward(self, loss: Tensor) -> None:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
+        if self.scale is not None:
+            self.zero.override_loss_scale(self.scale.value)
         self.engine.backward(loss)
 
     def step(self, clip_grad: float | None) -> float:
         """See :class:`~internimage.train.strategies.base.Strategy`; the engine clips as the recipe says."""
         self.engine.step()
+        if self.scale is not None:
+            self.scale.update(overflowed=self.zero.overflow)
         if self.zero.overflow:  # it made no step, and keeps the norm of the one before
             return math.nan
         return float(self.engine.get_global_grad_norm())
 
     def skips(self) -> bool:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
-        return False
+        return self.scale is not None
 
     def named_tensors(self) -> dict[str, Tensor]:
         """See :class:`~internimage.train.strategies.base.Strategy`; in stage 3 flat shards, all of one length."""
@@ -158,12 +162,15 @@ class Zero:
             if self.processes.is_first and whole:
                 states[name] = {key: value.detach().to("cpu", copy=True) for key, value in whole.items()}
                 states[name].update({key: value.clone() for key, value in steps.items()})
-        return {"model": model, "optimizer": states, "scaler": {}} if self.processes.is_first else {}
+        scaler = self.scale.state_dict() if self.scale else {}
+        return {"model": model, "optimizer": states, "scaler": scaler} if self.processes.is_first else {}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Any]) -> None:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
         self.load_parts(self.named_tensors(), state["model"])
+        if self.scale is not None:
+            self.scale.load_state_dict(state["scaler"])
         for name, parameter in self._learning():
             self._set(parameter, state["model"][name], None)
             for key, value in state["optimizer"].get(name, {}).items():
@@ -269,7 +276,7 @@ def _config(stage: int, offload: bool, recipe: TrainingRecipe, bucket: int) -> d
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "torch_autocast": {
-            "enabled": recipe.dtype != "float32",
+            "enabled": recipe.dtype == "bfloat16",  # its scaler for float16 would undo the scale after the clipping
             "dtype": recipe.dtype,
             "lower_precision_safe_modules": [],  # parameters and gradients travel in float32, as with ddp
         },
