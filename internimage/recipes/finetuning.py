@@ -72,7 +72,7 @@ def finetuning_recipe(
       pictures, 1e-4 for L and larger, and goes with the square root of the batch.
     - The average of the weights spans two epochs, at most 10,000 steps.
     - Weights that tell fewer than 1000 classes apart, such as those of the embedded model, know little of other
-      pictures: nothing is frozen or slowed, the rate is 1e-3, and there are twice the epochs.
+      pictures: nothing is frozen or slowed, the rate is 3e-3, and there are twice the epochs.
     - Pictures of up to 96 pixels, and those laid on black first, are kept in memory and changed as whole batches.
     - L and larger compute blocks twice to save memory, as released.
 
@@ -97,7 +97,7 @@ def finetuning_recipe(
     large = SIZES[model].channels >= SIZES["internimage_l"].channels
     batch_size = 2 ** int(math.log2(min(MOST_AT_ONCE, max(pictures // 4, 1))))
     epochs = amount.epochs if knows_much else 2 * amount.epochs
-    rate = 1e-4 if large else 5e-4 if knows_much else 1e-3
+    rate = 1e-4 if large else 5e-4 if knows_much else 3e-3
     return ClassificationRecipe(
         name="finetune",
         model=model,

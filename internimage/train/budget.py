@@ -154,6 +154,9 @@ def budget(setting: Setting, largest: int = 0) -> Budget:
     }
     host = _offloaded(setting, sizes) if setting.offload else ()
     away = sum(on_device[name] for name in host)
+    if setting.offload and setting.strategy in ("deepspeed-1", "deepspeed-2"):
+        # shards of gradients are summed up in one place of the host and stepped by in another
+        away += (1 if "gradients" in host else 2) * learning // share
     kept = {name: 0 if name in host else size for name, size in on_device.items()}
     return Budget(**kept, activations=activations, buffers=buffers, evaluation=whole if copied else 0, host=away)
 

@@ -23,8 +23,7 @@ class TrainingState:
 
     Attributes:
         step: finished optimizer steps.
-        losses: sums over the steps of this epoch, by name, of this process, or after a checkpoint the mean of all
-            processes; ``total`` is what was learned from.
+        losses: sums over the steps of this epoch, by name; ``total`` is what was learned from.
         history: a row an epoch.
         best: the best score so far, of the model ("model") and of the average ("average").
         seconds: spent so far, over all sittings.
@@ -55,7 +54,7 @@ class TrainingState:
         """What a checkpoint holds; {} in all processes but the first. Collective."""
         engine = self.strategy.state()
         average = {} if self.average is None else self.strategy.full(self.average.tensors)
-        losses = self.processes.gather(self.losses)
+        losses = self.processes.gather(dict(self.losses))
         if not self.processes.is_first:
             return {}
         return {
@@ -64,7 +63,7 @@ class TrainingState:
             **engine,
             "average": average,
             "step": self.step,
-            "losses": {name: sum(each[name] for each in losses) / len(losses) for name in self.losses},
+            "losses": losses,
             "history": list(self.history),
             "best": dict(self.best),
             "seconds": self.seconds,
@@ -88,8 +87,14 @@ class TrainingState:
         if self.average is not None:
             self.strategy.load_parts(self.average.tensors, contents["average"])
         self.step, self.seconds = contents["step"], contents["seconds"]
-        self.losses, self.best = dict(contents["losses"]), dict(contents["best"])
+        self.losses, self.best = self._own_losses(contents["losses"]), dict(contents["best"])
         self.history = [dict(row) for row in contents["history"]]
+
+    def _own_losses(self, losses: list[dict[str, float]]) -> dict[str, float]:
+        """What this process had summed up; the mean of all where there were more or fewer processes."""
+        if len(losses) == self.processes.world_size:
+            return dict(losses[self.processes.rank])
+        return {name: sum(each[name] for each in losses) / len(losses) for name in losses[0]}
 
 
 def new_state(task: Task, recipe: TrainingRecipe, strategy: Strategy) -> TrainingState:

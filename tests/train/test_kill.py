@@ -196,10 +196,11 @@ def test_stopped_after_any_step_by_ctrl_c_or_a_signal(whole, tmp_path):
 
 
 def torchrun(whole: Whole, output: Path) -> subprocess.Popen:
-    command = ["torchrun", "--nproc-per-node", "2", "--master-port", "0", "-m", "tests.train.killed_run"]
-    command[:1] = [sys.executable, "-m", "torch.distributed.run"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with open(output.with_suffix(".log"), "w") as file:
-        return subprocess.Popen([*command, str(whole.data), str(output)], stdout=file, stderr=file)
+        return subprocess.Popen(
+            [*command, "-m", "tests.train.killed_run", str(whole.data), str(output)], stdout=file, stderr=file
+        )
 
 
 def test_killed_and_stopped_under_torchrun(whole, tmp_path):

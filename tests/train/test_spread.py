@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 
 from internimage.processes import Processes
 from internimage.recipes.training import TrainingRecipe
+from internimage.train.budget import Setting, budget
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.strategies import make_strategy
 from internimage.train.strategies.fsdp2 import blocks
 from tests.tolerances import tolerance
 
-from .spread_run import STEPS, Noise
+from .spread_run import NETWORK, STEPS, Noise
 
 ROOT = Path(__file__).resolve().parents[2]
 ZERO = ("deepspeed-1", "deepspeed-2", "deepspeed-3") if importlib.util.find_spec("deepspeed") else ()
@@ -188,6 +189,62 @@ def test_scores_are_those_of_the_model_that_is_saved(runs):
     model.load_state_dict(weights(folder))
     want = Noise(batch_norm=True).evaluate(model.eval(), Processes())
     assert rows(folder)[0]["history"][0]["top1"] == pytest.approx(want["top1"], rel=1e-5)
+
+
+MEASURED = {
+    f"{strategy}{'_offload' if offload else ''}{'_accumulated' if accumulation > 1 else ''}_{dtype}": Setting(
+        model="internimage_h",
+        changes=tuple(NETWORK.items()),
+        num_classes=3,
+        batch_size=8 * accumulation,
+        image_size=64,
+        dtype=dtype,
+        average=True,
+        accumulation=accumulation,
+        processes=2,
+        strategy=strategy,
+        offload=offload,
+        device="cpu",
+    )
+    for strategy, offload, accumulation, dtype in [
+        *((strategy, False, 1, "float32") for strategy in SPREAD),
+        *((strategy, True, 1, "float32") for strategy in OFFLOADED),
+        *((strategy, False, 2, "float32") for strategy in ZERO),
+        ("fsdp2", False, 1, "bfloat16"),
+        ("ddp", False, 1, "bfloat16"),
+    ]
+}
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory) -> Path:
+    """What each process holds at most, in a folder a setting."""
+    folder = tmp_path_factory.mktemp("held")
+    requests = [
+        {
+            "name": name,
+            "images": setting.batch_size,
+            "image_size": setting.image_size,
+            "accumulation": setting.accumulation,
+            "strategy": setting.strategy,
+            "offload": setting.offload,
+            "recipe": {"dtype": setting.dtype},
+        }
+        for name, setting in MEASURED.items()
+    ]
+    replicated = [request for request in requests if request["strategy"] == "ddp"]
+    start(folder, 2, replicated)
+    start(folder, 2, [request for request in requests if request not in replicated])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEASURED)
+def test_holds_what_the_plan_says(held, name):
+    """On the device and, offloaded, on the host: here they are one."""
+    estimate = budget(MEASURED[name])
+    for row in rows(held / name):
+        assert estimate.total + estimate.host == pytest.approx(row["held"], rel=0.15)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp2", *ZERO])

@@ -1,0 +1,105 @@
+"""internimage train where something goes wrong, and what it prints for a cluster."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from internimage.train import loop
+from internimage.train.checkpoint import Checkpoints, read_checkpoint
+
+SMOKE = ("train", "own_pictures", "--smoke", "--output", "out")
+
+
+class Killed(Exception):
+    """In the place of a signal that nothing survives."""
+
+
+def kill_after(patch: pytest.MonkeyPatch, step: int) -> None:
+    train_step = loop.train_step
+
+    def one_step(state, *arguments):
+        if state.step == step:
+            raise Killed
+        return train_step(state, *arguments)
+
+    patch.setattr(loop, "train_step", one_step)
+
+
+def assert_one_line(got, *words: str) -> str:
+    """Exit code 1, and a last line that says what was wrong."""
+    line = got.err.strip().splitlines()[-1]
+    assert got.code == 1 and got.out == "" and line.startswith("error: ") and "Traceback" not in got.err
+    assert all(word in line for word in words), line
+    return line
+
+
+def test_a_rate_that_is_absurd_ends_in_one_line_with_step_and_layer_and_keeps_the_checkpoint(internimage):
+    got = internimage(*SMOKE, "--lr", 1e20, "--set", "clip_grad=None", "--set", "warmup_epochs=0", "--save-every", 1)
+    line = assert_one_line(got, " is ", "saved in out", "try a smaller --lr")
+    step = int(line.split(" at step ")[1].split(",")[0])
+    assert step > 1 and ("first in the output of '" in line or "first in the weights '" in line)
+    kept = read_checkpoint(Checkpoints("out").newest())
+    assert kept["step"] == step - 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on the size of files are of POSIX")
+def test_a_checkpoint_that_does_not_fit_on_the_disk_ends_in_one_line_and_the_one_before_stays(internimage):
+    import resource
+
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, 2)
+        with pytest.raises(Killed):
+            internimage(*SMOKE, "--save-every", 1, "--keep", 3)
+    before = {path.name: path.read_bytes() for path in Checkpoints("out").all()}
+    assert list(before) == ["checkpoint_00000001.pt", "checkpoint_00000002.pt"]
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        got = internimage(*SMOKE, "--save-every", 1, "--keep", 3, "--resume")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_one_line(got, "out/checkpoint_00000003.pt cannot be written (File too large)", "--resume")
+    assert {path.name: path.read_bytes() for path in Checkpoints("out").all()} == before
+    assert not [name for name in os.listdir("out") if name.endswith(".part")]
+    assert internimage(*SMOKE, "--resume").code == 0
+
+
+def test_what_a_killed_run_left_half_written_is_removed(internimage, tmp_path):
+    out = tmp_path / "here" / "out"
+    out.mkdir()
+    (out / ".checkpoint_00000003.pt.77.part").write_bytes(b"half")
+    assert internimage(*SMOKE, "--epochs", 1).code == 0
+    assert not [name for name in os.listdir("out") if name.endswith(".part")]
+
+
+def test_float16_wants_a_card(internimage):
+    got = internimage(*SMOKE, "--dtype", "float16", "--device", "cpu")
+    assert_one_line(got, "dtype float16 wants a card to train on; on the CPU take bfloat16 or float32")
+
+
+def test_the_script_for_slurm_runs_the_command_as_typed(internimage, monkeypatch, tmp_path):
+    typed = ["--data", "my pictures", "--epochs=3", "--set", "model_changes.depths=(1, 1, 1, 1)"]
+    nodes = ["--print-slurm", "--nodes", "2", "--processes-per-node=4"]
+    arguments = ["train", "own_pictures", *nodes, *typed, "--output", "runs/a b"]
+    monkeypatch.setattr(sys, "argv", ["internimage", *arguments])
+    got = internimage(*arguments)
+    assert got.code == 0 and got.err == ""
+    script = tmp_path / "job.sh"
+    script.write_text(got.out)
+    subprocess.run(["bash", "-n", script], check=True)
+
+    line = next(line for line in got.out.splitlines() if line.startswith("srun "))
+    command = shlex.split(line)
+    start = command.index("python")
+    assert command[start:] == [
+        "python", "-m", "internimage", "train", "own_pictures", *typed, "--output", "runs/a b", "--auto-resume",
+    ]  # fmt: skip
+    assert "#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=4\n#SBATCH --gpus-per-node=4\n" in got.out
+    on_cpus = internimage(*arguments, "--device", "cpu")
+    assert "gpus" not in on_cpus.out and not (tmp_path / "here" / "runs").exists()
