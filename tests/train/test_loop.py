@@ -199,9 +199,7 @@ def test_the_highest_rate_is_told_whatever_group_comes_first(tmp_path):
 
 
 @pytest.mark.parametrize(("processes", "factor"), [(1, 2.0), (2, 3.0)])
-def test_a_process_goes_on_with_its_own_losses_and_among_others_with_their_mean(
-    tmp_path, monkeypatch, processes, factor
-):
+def test_a_process_goes_on_with_its_own_losses_and_among_more_with_the_mean(tmp_path, monkeypatch, processes, factor):
     state = state_of()
     fit(state, Checkpoints(tmp_path), [], should_stop=lambda: state.step == 2)
     before = dict(state.losses)
