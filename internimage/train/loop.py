@@ -141,7 +141,8 @@ def train_step(
             for name, part in {**parts, "total": total * len(micro_batches)}.items():
                 losses[name] = losses.get(name, 0.0) + float(part.detach()) / len(micro_batches)
             if any(state.processes.any_of(not math.isfinite(losses["total"]))):
-                what = f"the loss is {losses['total']}"
+                totals = state.processes.gather(losses["total"])
+                what = f"the loss is {next(total for total in totals if not math.isfinite(total))}"
                 _give_up(state, what, micro_batches[: index + 1], share, checkpoints, buffers)
             strategy.backward(total)
     norm = strategy.step(recipe.clip_grad)
@@ -266,6 +267,7 @@ def _give_up(
     contents = state.contents()
     if state.processes.is_first:
         checkpoints.save(contents)
+    state.processes.wait()  # launchers end all processes when one has failed, and the first still writes
     raise FloatingPointError(
         f"{what} at step {state.step + 1}, first in {where}; the state before it is saved in {checkpoints.folder}; "
         "try a smaller --lr, or --dtype float32"

@@ -22,7 +22,7 @@ export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export OMP_NUM_THREADS={threads}
 
-srun --kill-on-bad-exit=1 {command}
+srun --cpus-per-task={cpus} --kill-on-bad-exit=1 {command}
 """
 
 

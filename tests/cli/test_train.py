@@ -128,6 +128,7 @@ def test_the_script_of_slurm_writes_its_log_where_it_is_submitted():
     lines = slurm_script(["python", "-m", "internimage", "train", "a b"], name="t", nodes=4).splitlines()
     assert {"#SBATCH --nodes=4", "#SBATCH --ntasks-per-node=8", "#SBATCH --gpus-per-node=8"} < set(lines)
     assert "#SBATCH --output=%x-%j.log" in lines and lines[-1].endswith("python -m internimage train 'a b'")
+    assert "#SBATCH --cpus-per-task=8" in lines and lines[-1].startswith("srun --cpus-per-task=8 ")  # it inherits none
 
 
 def test_refusals(internimage, folder, tmp_path):
