@@ -66,16 +66,17 @@ class Processes:
         dist.all_reduce(tensor)
         return tensor.cpu()
 
-    def as_first(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors on the device with what they are in the first process."""
-        for tensor in tensors if self.world_size > 1 else ():
-            dist.broadcast(tensor, 0)
-
     def any_of(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag whether it is set in some process."""
         if self.world_size == 1:
             return flags
         return tuple(count > 0 for count in self.sum(torch.tensor([float(flag) for flag in flags])).tolist())
+
+    def take_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors, which lie on the device, with those of the first process."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
         """Until all are here."""

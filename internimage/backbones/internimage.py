@@ -12,7 +12,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from ..layers.activation import make_activation
@@ -22,6 +21,7 @@ from ..layers.deform_conv import DCNv3
 from ..layers.mlp import MLP
 from ..layers.norm import layer_norm, make_norm, normalised
 from ..ops import fused
+from .activation_checkpointing import computed_twice
 from .config import SIZES, InternImageConfig, is_integer
 
 __all__ = ["SIZES", "InternImage", "InternImageConfig", "as_level_indices"]
@@ -174,7 +174,7 @@ class Level(nn.Module):
         """The feature of the level; the caller takes ``downsample`` from there to the next."""
         for index, block in enumerate(self.blocks):
             if self.grad_checkpointing and torch.is_grad_enabled() and not torch.jit.is_scripting():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = computed_twice(block, x)
             else:
                 x = block(x)
             if index in self.post_norm_ids:

@@ -137,7 +137,10 @@ def _measure(folder: Path, recipe: ClassificationRecipe, apart: PictureDataset, 
 
 def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
     from ..recipes.overrides import override
+    from ..recipes.training import lasting
 
+    if "epochs" in given:
+        recipe = lasting(recipe, given["epochs"])
     if "lr" in given:  # both stay below it
         given |= {name: min(getattr(recipe, name), given["lr"]) for name in ("min_lr", "warmup_lr")}
     return override(replace(recipe, **given), settings)

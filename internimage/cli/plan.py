@@ -27,7 +27,7 @@ def plan(
     ],
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="Processes, each with a card of its own.")] = 1,
     memory: Annotated[
-        float | None, typer.Option("--memory", metavar="GB", help="Of each card, in GiB: what fits is said then.")
+        float | None, typer.Option("--memory", metavar="GIB", help="Of each card, in GiB: what fits is said then.")
     ] = None,
     strategy: training.Strategy = None,
     offload: training.Offload = False,

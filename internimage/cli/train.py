@@ -49,7 +49,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another value for a field of the recipe; may come again."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's; fewer shorten the warm-up too.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Images of one step over all processes.")
     ] = None,
@@ -133,11 +135,14 @@ def train(
 
 
 def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
-    if settings:
-        from ..recipes.overrides import override
+    from ..recipes.overrides import override
+    from ..recipes.training import lasting
 
-        recipe = override(recipe, settings)
-    return replace(recipe, **given)
+    if "epochs" in given:
+        recipe = lasting(recipe, given["epochs"])
+    if "lr" in given:  # both stay below it
+        given |= {name: min(getattr(recipe, name), given["lr"]) for name in ("min_lr", "warmup_lr")}
+    return override(replace(recipe, **given), settings)
 
 
 def _print_slurm(recipe: ClassificationRecipe, nodes: int, per_node: int, device: str | None) -> None:

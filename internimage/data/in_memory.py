@@ -25,13 +25,16 @@ def read_into_memory(
     preprocessing: Preprocessing,
     progress: Callable[[int, int], None] = lambda done, total: None,
     every_class: bool = True,
+    bad: str = "skip",
 ) -> LabelledImages:
     """Read all pictures into memory, framed as ``preprocessing`` does; unreadable ones are left out and named.
 
     Args:
         every_class: refuse where a class has pictures and none of them can be read.
+        bad: "raise" refuses the first picture that cannot be read.
 
     Raises:
+        PictureError: one cannot be read, and ``bad`` is "raise".
         ValueError: they do not fit into 8 GiB, or ``every_class`` is not there.
     """
     size, channels = preprocessing.image_size, preprocessing.channels
@@ -51,6 +54,8 @@ def read_into_memory(
             images[len(labels)] = torch.from_numpy(pixels).permute(2, 0, 1)
             labels.append(sample.label)
         except PictureError as error:
+            if bad == "raise":
+                raise
             unreadable.append(str(error))
         progress(index + 1, len(dataset))
     missing = sorted(set(dataset.labels.tolist()) - set(labels))

@@ -80,7 +80,8 @@ def find_root(path: Path, root: str | Path | None, names: Sequence[str]) -> Path
             return candidate
     raise FileNotFoundError(
         f"the first pictures of {path}, such as {names[0]!r}, are not in "
-        f"{' or '.join(str(candidate) for candidate in candidates)}; give the folder they are below as root"
+        f"{' or '.join(dict.fromkeys(str(candidate) for candidate in candidates))}; put the list into the folder that "
+        "its paths start from, or in Python pass this folder as root"
     )
 
 

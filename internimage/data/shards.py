@@ -198,7 +198,7 @@ def scan(path: str, labels: bool = True) -> tuple[int, int]:
                     assert contents is not None
                     highest = max(highest, _as_number(path, key, {extension.lower(): contents.read()}))
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"the shard {path} is damaged: {error}") from error
+        raise ValueError(f"the shard {path} is damaged: {str(error).splitlines()[0].rstrip(':')}") from error
     return count, highest
 
 

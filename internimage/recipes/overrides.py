@@ -18,6 +18,7 @@ _IDENTITY = ("name", "parent", "released")  # what a recipe is called, not what 
 _NONE = ("none", "null")
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _OF_MODEL = "model_changes"
+_UNUSED = {"files": "augmentation", "memory": "transform"}  # how pictures are changed, which a source has no use for
 
 
 class Difference(NamedTuple):
@@ -32,7 +33,8 @@ def override(recipe: Recipe, texts: Iterable[str]) -> Recipe:
     """The recipe with fields set as in ``--set key=value``, all at once.
 
     A value is read by the type of its field: ``lr=1e-4``, ``crop=no``, ``clip_grad=none``, ``image_sizes=128,160``.
-    Fields inside a field go by a dot: ``mixing.mixup=0.2``, ``model_changes.depths=2,2,4,2``.
+    Fields inside a field go by a dot: ``mixing.mixup=0.2``, ``model_changes.depths=2,2,4,2``. With another ``source``
+    pictures are changed in its way: what the old one had for this is put back to its default.
 
     Raises:
         ValueError: no such key (the message names the nearest), no value of its type, or one that the recipe refuses.
@@ -55,6 +57,9 @@ def override(recipe: Recipe, texts: Iterable[str]) -> Recipe:
     for outer, values in inner.items():
         old = getattr(recipe, outer)
         changes[outer] = {**old, **values} if isinstance(old, dict) else dataclasses.replace(old, **values)
+    unused = _UNUSED.get(changes.get("source", ""))
+    if unused and unused not in changes:
+        changes[unused] = type(getattr(recipe, unused))()
     return dataclasses.replace(recipe, **changes)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 
 class Rates(NamedTuple):
@@ -95,6 +95,18 @@ class TrainingRecipe:
         mine = asdict(self)
         names = sorted(mine.keys() | other.keys())
         return [f"{key} is {mine.get(key)}, was {other.get(key)}" for key in names if mine.get(key) != other.get(key)]
+
+
+_Recipe = TypeVar("_Recipe", bound=TrainingRecipe)
+
+
+def lasting(recipe: _Recipe, epochs: int) -> _Recipe:
+    """The recipe for another number of epochs; a shorter run warms up for a shorter time, in proportion.
+
+    Otherwise a run of few epochs would end within its warm-up, having learnt next to nothing.
+    """
+    warmup_epochs = min(recipe.warmup_epochs, recipe.warmup_epochs * epochs / recipe.epochs)
+    return replace(recipe, epochs=epochs, warmup_epochs=warmup_epochs)
 
 
 Rule = tuple[Callable[[Any], bool], str]

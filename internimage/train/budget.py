@@ -191,12 +191,12 @@ def _passing(setting: Setting, sizes: _Sizes, peak: Peak) -> tuple[int, int, int
 def _fsdp2(setting: Setting, sizes: _Sizes, peak: Peak) -> tuple[int, int]:
     """Activations and buffers: what is outside the blocks is whole during the backward pass, with its gradients.
 
-    These are exchanged last, in float32, when the activations are gone.
+    These are exchanged last, in float32, when the activations and the whole weights are gone.
     """
     compute = 4 if setting.dtype == "float32" else 2
     outside, block = compute * sizes.outside, compute * sizes.block
     during = peak.without_gradients + 2 * outside + 2 * block
-    at_the_end = 2 * outside + _FLOAT32 * sizes.outside
+    at_the_end = outside + _FLOAT32 * sizes.outside
     return peak.without_gradients, max(during, at_the_end) - peak.without_gradients
 
 

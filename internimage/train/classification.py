@@ -22,6 +22,8 @@ from .pretrained import start_from_pretrained
 from .source import Source
 from .timm_peer import is_peer, make_peer, save_peer
 
+STRIDE = 32  # of the backbone's last map
+
 
 class ClassificationTask:
     """A classifier, its pictures and its measures.
@@ -58,7 +60,16 @@ class ClassificationTask:
         return get_config(self.recipe.model, **changes)
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Any, Tensor]]:
-        """Inputs and targets: classes (n,), or shares of classes (n, classes) where pictures are mixed."""
+        """Inputs and targets: classes (n,), or shares of classes (n, classes) where pictures are mixed.
+
+        Raises:
+            ValueError: a micro-batch is one picture so small that one pixel is left of it, which batch norm makes zero.
+        """
+        if min(self.recipe.image_sizes) <= STRIDE and share.micro_batch_size(self.recipe.batch_size) == 1:
+            raise ValueError(
+                f"a micro-batch of one picture of {min(self.recipe.image_sizes)} pixels cannot be normalised over a "
+                f"batch; take a larger batch_size, fewer processes or less accumulation, or more than {STRIDE} pixels"
+            )
         return self.source.batches(first_step, last_step, share)
 
     def images_in(self, batch: tuple[Any, Tensor]) -> int:

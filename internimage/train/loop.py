@@ -167,11 +167,11 @@ def finish_epoch(state: TrainingState, watchers: list[Watcher], conduct: Conduct
     state.losses = {}
     better: list[str] = []
     if epoch % conduct.evaluate_every == 0 or state.step == state.total_steps:
-        row.update(_evaluated(state, state.strategy.evaluated()))
+        row.update(_measured(state, state.strategy.evaluated()))
         better += _note_best(state, row, "model", task.score)
         if state.average is not None:
             with state.strategy.swapped(state.average.tensors) as model:
-                row.update({f"ema_{key}": value for key, value in _evaluated(state, model).items()})
+                row.update({f"ema_{key}": value for key, value in _measured(state, model).items()})
             better += _note_best(state, row, "average", f"ema_{task.score}")
     state.history.append({**row, "seconds": round(state.seconds, 1)})
     for watcher in watchers:
@@ -182,9 +182,9 @@ def finish_epoch(state: TrainingState, watchers: list[Watcher], conduct: Conduct
             watcher.improved(state, which, weights)
 
 
-def _evaluated(state: TrainingState, model: nn.Module) -> dict[str, float]:
-    """The scores of what is saved: statistics of batch norms, each process's own, are those of the first."""
-    state.processes.as_first(model.buffers())
+def _measured(state: TrainingState, model: nn.Module) -> dict[str, float]:
+    """What the task finds, of the very model that is saved: statistics of batch norm are those of the first process."""
+    state.processes.take_from_first(model.buffers())
     return state.task.evaluate(model, state.processes)
 
 
@@ -233,13 +233,20 @@ def _is_due(state: TrainingState, conduct: Conduct, clock: _Clock) -> bool:
     return any(state.processes.any_of(late))
 
 
-def _save(state: TrainingState, checkpoints: Checkpoints, clock: _Clock) -> None:
+def _save(state: TrainingState, checkpoints: Checkpoints, clock: _Clock | None = None) -> None:
+    """Write a checkpoint; nobody leaves before it is whole, as launchers soon kill the others once one has ended."""
     began = time.monotonic()
-    contents = state.contents()
+    contents, failed = state.contents(), None
     if state.processes.is_first:
-        checkpoints.save(contents)
-    clock.saved = time.monotonic()
-    clock.saving_s = clock.saved - began
+        try:
+            checkpoints.save(contents)
+        except OSError as error:
+            failed = error
+    if any(state.processes.any_of(failed is not None)):
+        raise failed or OSError("the first process cannot write its checkpoint")
+    if clock:
+        clock.saved = time.monotonic()
+        clock.saving_s = clock.saved - began
 
 
 def _give_up(
@@ -264,10 +271,7 @@ def _give_up(
             break
     _put_back(buffers)
     where = layers[0] if layers else "no layer alone"
-    contents = state.contents()
-    if state.processes.is_first:
-        checkpoints.save(contents)
-    state.processes.wait()  # launchers end all processes when one has failed, and the first still writes
+    _save(state, checkpoints)
     raise FloatingPointError(
         f"{what} at step {state.step + 1}, first in {where}; the state before it is saved in {checkpoints.folder}; "
         "try a smaller --lr, or --dtype float32"

@@ -12,17 +12,22 @@ _SCRIPT = """\
 #SBATCH --ntasks-per-node={tasks}
 {cards}#SBATCH --cpus-per-task={cpus}
 #SBATCH --time={time}
-#SBATCH --output=%x-%j.log
+#SBATCH --output=slurm-%x-%j.log
+#SBATCH --open-mode=append
 #SBATCH --signal=TERM@120
 #SBATCH --requeue
 
 # Each task is one process of the run; rank and number of processes are read from SLURM's variables. Two minutes before
-# the time is up SIGTERM saves a checkpoint; started again, the same script goes on from it.
+# the time is up SIGTERM saves a checkpoint, and the script puts itself into the queue again; then it goes on from it.
 export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export OMP_NUM_THREADS={threads}
+export SRUN_CPUS_PER_TASK={cpus}  # later versions of srun do not take it from above
 
-srun --cpus-per-task={cpus} --kill-on-bad-exit=1 {command}
+srun --kill-on-bad-exit=1 {command}
+code=$?
+if [ "$code" -eq 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # 143: stopped by SIGTERM, and saved
+exit "$code"
 """
 
 
@@ -38,7 +43,7 @@ def slurm_script(
 ) -> str:
     """A batch script for ``sbatch`` that runs ``command`` in ``nodes * processes_per_node`` processes.
 
-    The log goes where the script was submitted: SLURM makes no folder for it, and the one of the run is not there yet.
+    The log goes where ``sbatch`` is called: SLURM makes no folders, and without one for the log a job ends unseen.
 
     Args:
         cards: whether each process has a card.

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..data.batches import check_bad
 from ..data.dataset import PictureDataset, Subset, check_every_class
 from ..data.formats import has_split, open_dataset
 from ..data.in_memory import read_into_memory
 from ..data.labelled import LabelledImages
 from ..data.loaders import make_order
-from ..data.memory_cache import cache_pictures
+from ..data.memory_cache import MODES, cache_pictures
 from ..data.order import EpochOrder, Share
 from ..data.shards import Shards
 from ..data.split import stratified_split
@@ -45,6 +46,11 @@ class Reading:
     cache: str = "no"
     accumulation: int = 1
 
+    def __post_init__(self) -> None:
+        check_bad(self.bad)
+        if self.cache not in MODES:
+            raise ValueError(f"cache is {self.cache!r}, expected one of {', '.join(MODES)}")
+
 
 def _silent(done: int, total: int) -> None:
     pass
@@ -67,7 +73,7 @@ def open_source(
     """
     trained_on, held_out = parts or open_parts(recipe, reading)
     if recipe.source == "memory":
-        return _in_memory(recipe, trained_on, held_out, processes, progress)
+        return _in_memory(recipe, trained_on, held_out, processes, progress, reading.bad)
     own_part, cache = recipe.cache == "memory", reading.cache
     if own_part and _lie_in_files(trained_on):
         cache = "memory"
@@ -115,23 +121,22 @@ def _in_memory(
     held_out: Pictures | None,
     processes: Processes,
     progress: Progress,
+    bad: str,
 ) -> PicturesInMemory:
     if isinstance(trained_on, Shards) or isinstance(held_out, Shards):
-        raise ValueError(
-            f"tar shards are not kept in memory, as the recipe {recipe.name} keeps its pictures; take one that reads "
-            "files, such as internimage_t_1k_224 with --set dataset=None"
-        )
-    mine = _read(recipe, trained_on, progress)
-    apart = mine.subset(mine.labels[:0]) if held_out is None else _read(recipe, held_out, progress, every_class=False)
+        raise ValueError("tar shards are not kept in memory; add --set source=files, or take a recipe that reads files")
+    mine = _read(recipe, trained_on, progress, bad)
+    nothing = mine.subset(mine.labels[:0])
+    apart = nothing if held_out is None else _read(recipe, held_out, progress, bad, every_class=False)
     return PicturesInMemory(recipe, mine, apart, processes.device)
 
 
 def _read(
-    recipe: ClassificationRecipe, pictures: PictureDataset, progress: Progress, every_class: bool = True
+    recipe: ClassificationRecipe, pictures: PictureDataset, progress: Progress, bad: str, every_class: bool = True
 ) -> LabelledImages:
     if isinstance(pictures, LabelledImages):
         return pictures.with_channels(recipe.channels)
-    return read_into_memory(pictures, recipe.preprocessing, progress, every_class)
+    return read_into_memory(pictures, recipe.preprocessing, progress, every_class, bad)
 
 
 def _lie_in_files(pictures: Pictures) -> bool:

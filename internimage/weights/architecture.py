@@ -30,6 +30,10 @@ def architecture_of(checkpoint: Checkpoint) -> tuple[InternImageConfig, int]:
     if checkpoint.config.get("model_type") == "internimage":
         return config_from_hf(checkpoint.config), classes
     config = config_from_training(checkpoint.extra.get("config")) or guess(shapes)
+    if config is None and str(checkpoint.extra.get("format")).startswith("internimage training state"):
+        raise WeightsError(
+            f"{checkpoint.name} is what --resume goes on from; the models of a run are the .safetensors files beside it"
+        )
     if config is None:
         raise WeightsError(
             f"{checkpoint.name} is none of the sizes {', '.join(SIZES)}, and no configuration lies beside the weights; "

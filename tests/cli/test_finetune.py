@@ -142,6 +142,15 @@ def test_refusals(internimage, model, folder, tmp_path):
     assert "classes is 1, expected two or more" in refused(folder, "--model", model)
 
 
+def test_bad_pictures_may_end_the_run(internimage, model, folder):
+    got = internimage("finetune", folder, "--epochs", 1, "--bad-pictures", "raise")  # read into memory
+    assert got.code == 1 and got.err.startswith("error: ") and "broken" in got.err.splitlines()[-1]
+    got = internimage("finetune", folder, "--epochs", 1, "--bad-pictures", "stop")
+    assert got.code == 1 and "is 'stop', expected 'skip' or 'raise'" in got.err
+    got = internimage("finetune", folder, "--epochs", 1, "--cache", "yes")
+    assert got.code == 1 and "is 'yes', expected one of no, part, full" in got.err
+
+
 def test_a_class_of_which_no_picture_can_be_read(internimage, model, folder):
     for path in (folder / "light").iterdir():
         path.write_bytes(b"")

@@ -127,8 +127,9 @@ def test_processes_that_see_different_checkpoints_are_told(monkeypatch, tmp_path
 def test_the_script_of_slurm_writes_its_log_where_it_is_submitted():
     lines = slurm_script(["python", "-m", "internimage", "train", "a b"], name="t", nodes=4).splitlines()
     assert {"#SBATCH --nodes=4", "#SBATCH --ntasks-per-node=8", "#SBATCH --gpus-per-node=8"} < set(lines)
-    assert "#SBATCH --output=%x-%j.log" in lines and lines[-1].endswith("python -m internimage train 'a b'")
-    assert "#SBATCH --cpus-per-task=8" in lines and lines[-1].startswith("srun --cpus-per-task=8 ")  # it inherits none
+    assert "#SBATCH --output=slurm-%x-%j.log" in lines
+    assert any(line.startswith("export SRUN_CPUS_PER_TASK=8") for line in lines)
+    assert any(line.endswith("python -m internimage train 'a b'") for line in lines)
 
 
 def test_refusals(internimage, folder, tmp_path):
@@ -159,3 +160,23 @@ def test_refusals(internimage, folder, tmp_path):
     (folder / "dark" / "broken.png").unlink()
     assert "all pictures are of one class, 'dark'" in refused("--data", folder, "--output", "new")
     assert not (tmp_path / "here" / "new").exists()
+
+
+def test_a_checkpoint_taken_for_a_model_is_told_from_one(internimage):
+    assert internimage("train", "--smoke", "--epochs", 1, "--output", "out").code == 0
+    checkpoint = Checkpoints("out").newest()
+    got = internimage("evaluate", checkpoint, "--data", "synthetic")
+    assert got.code == 1 and "is what --resume goes on from; the models of a run are the .safetensors" in got.err
+
+
+def test_the_script_for_a_cluster_runs_the_command_and_goes_on_after_the_time_is_up(internimage, monkeypatch):
+    told = ["internimage_t_1k_224", "--data", "my pictures", "--nodes", "4", "--print-slurm", "--seed=3"]
+    monkeypatch.setattr("sys.argv", ["internimage", "train", *told])
+    got = internimage("train", *told)
+    assert got.code == 0 and got.out.startswith("#!/bin/bash\n")
+    options = [line.removeprefix("#SBATCH --") for line in got.out.splitlines() if line.startswith("#SBATCH")]
+    assert {"nodes=4", "ntasks-per-node=8", "gpus-per-node=8", "signal=TERM@120", "requeue"} < set(options)
+    assert not any(line.startswith("output=") and "/" in line for line in options)  # SLURM makes no folders
+    command = "python -m internimage train internimage_t_1k_224 --data 'my pictures' --seed=3 --auto-resume"
+    run, after = got.out.split(f"srun --kill-on-bad-exit=1 {command}\n")
+    assert "MASTER_ADDR" in run and 'if [ "$code" -eq 143 ]; then scontrol requeue "$SLURM_JOB_ID"' in after

@@ -71,9 +71,9 @@ def test_a_list_may_lie_beside_above_or_apart_from_its_pictures(folder, tmp_path
     elsewhere = write(tmp_path_factory.mktemp("elsewhere"), "list.txt", lines)
     check(read_picture_list(elsewhere, root=folder), class_names=names)
     check(read_picture_list(write(elsewhere.parent, "l.csv", f"{folder}/a 1.png,0\n")), (0,), ("class 0",))
-    with pytest.raises(FileNotFoundError, match="such as 'a 1.png', are not in .* give the folder .* as root"):
+    with pytest.raises(FileNotFoundError, match="such as 'a 1.png', are not in .*; put the list into the folder"):
         read_picture_list(elsewhere)
-    with pytest.raises(FileNotFoundError, match="are not in .*nowhere; give"):
+    with pytest.raises(FileNotFoundError, match="are not in .*nowhere; put"):
         read_picture_list(elsewhere, root=folder / "nowhere")
 
 

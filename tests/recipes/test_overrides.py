@@ -56,6 +56,15 @@ def test_fields_that_only_fit_together_are_set_at_once():
     assert changed.layer_decay is None and changed.dcn_lr_mul is None
 
 
+def test_another_source_puts_back_how_the_old_one_changes_pictures():
+    own = get_recipe("own_pictures")
+    changed = override(own, ["source=files"])
+    assert changed.source == "files" and changed.augmentation == type(own.augmentation)() != own.augmentation
+    assert override(own, ["source=memory"]).augmentation == own.augmentation
+    with pytest.raises(ValueError, match="augmentation goes with source='memory'"):
+        override(own, ["source=files", "augmentation.flip=no"])
+
+
 def test_the_last_of_the_same_key_counts():
     assert override(recipe(), ["epochs=3", "epochs=4"]).epochs == 4
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from internimage.recipes.training import TrainingRecipe
+from internimage.recipes.training import TrainingRecipe, lasting
 
 RECIPE = TrainingRecipe(name="toy", epochs=2, batch_size=4, lr=0.05)
 
@@ -59,3 +59,10 @@ def test_differences_name_both_values_and_fields_that_only_one_has():
     other = {**asdict(RECIPE), "lr": 0.1, "colour": "red"}
     assert RECIPE.differences(asdict(RECIPE)) == []
     assert RECIPE.differences(other) == ["colour is None, was red", "lr is 0.05, was 0.1"]
+
+
+def test_a_shorter_run_warms_up_for_a_shorter_time_and_a_longer_one_for_no_longer():
+    long = replace(RECIPE, epochs=120, warmup_epochs=12.0)
+    assert lasting(long, 2) == replace(long, epochs=2, warmup_epochs=0.2)
+    assert lasting(long, 240) == replace(long, epochs=240)
+    assert lasting(replace(long, warmup_epochs=0.0), 2).warmup_epochs == 0

@@ -135,14 +135,14 @@ def are_found(got: dict[str, Tensor], want: dict[str, Tensor]) -> list[bool]:
     return (overlap & (want["labels"][:, None] == got["labels"][None])).any(1).tolist()
 
 
-def train(folder: Path, processes: Processes, until: int = -1, **changes) -> TrainingState:
+def train(folder: Path, processes: Processes, until: int = -1, accumulation: int = 2, **changes) -> TrainingState:
     """Train, or go on, up to ``until`` steps; checkpoints are in ``folder``."""
     state, checkpoints = new_state(Boxes(), recipe(**changes), make_strategy(None, processes)), Checkpoints(folder)
     newest = checkpoints.newest()
     processes.wait()
     if newest:
         state.load(read_checkpoint(newest))
-    fit(state, checkpoints, [], Conduct(accumulation=2), lambda: state.step == until)
+    fit(state, checkpoints, [], Conduct(accumulation=accumulation), lambda: state.step == until)
     return state
 
 

@@ -5,11 +5,9 @@ A few steps of a tiny classifier; each process writes what it saw to ``FOLDER/ra
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,14 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from internimage.bench.memory import peak_allocation
 from internimage.data.order import Share
 from internimage.data.seeds import seeded
 from internimage.models import create_model
 from internimage.processes import Processes, started_processes, stop_processes
 from internimage.recipes.training import TrainingRecipe
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
-from internimage.train.loop import Conduct, fit, full_weights, train_step
+from internimage.train.loop import Conduct, fit, full_weights
 from internimage.train.state import TrainingState, new_state
 from internimage.train.strategies import make_strategy
 from internimage.weights.own import save_tensors
@@ -114,39 +111,6 @@ def held(state: TrainingState) -> dict[str, object]:
     }
 
 
-def bytes_held() -> int:
-    """By all tensors of this process."""
-    gc.collect()
-    held: dict[int, int] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # looking at an object may wake what warns
-        for each in gc.get_objects():
-            if isinstance(each, Tensor):
-                each = getattr(each, "_local_tensor", each)
-                if each.device.type == "cpu":
-                    held[each.untyped_storage().data_ptr()] = each.untyped_storage().nbytes()
-    return sum(held.values())
-
-
-def measure(folder: Path, request: dict) -> None:
-    """The most that this process holds in a step, once its states are there."""
-    before, processes = bytes_held(), started_processes("cpu")
-    images, accumulation = request["images"], request["accumulation"]
-    strategy = make_strategy(request["strategy"], processes, offload=request["offload"])
-    state = new_state(Noise(), recipe(**request["recipe"]), strategy)
-    size = images // (processes.world_size * accumulation)
-    batch = (torch.randn(size, 3, request["image_size"], request["image_size"]), torch.zeros(size, dtype=torch.int64))
-    share = Share(processes.rank, processes.world_size, accumulation)
-
-    def step() -> None:
-        train_step(state, [batch] * accumulation, share, Checkpoints(folder))
-
-    step()
-    step()
-    held = bytes_held() - before + peak_allocation(step)
-    (folder / request["name"] / f"{processes.rank}.json").write_text(json.dumps({"held": held}))
-
-
 def run(folder: Path, request: dict) -> None:
     processes = started_processes("cpu")
     task = Noise(request.get("batch_norm", False), request.get("bad_step", -1))
@@ -175,5 +139,5 @@ if __name__ == "__main__":
     where = Path(sys.argv[1])
     for each in json.loads(sys.argv[2]):  # several runs of one start: importing takes longer than training
         (where / each["name"]).mkdir(parents=True, exist_ok=True)
-        (measure if "images" in each else run)(where, each)
+        run(where, each)
     stop_processes()

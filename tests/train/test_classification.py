@@ -218,6 +218,12 @@ def test_pictures_in_memory_may_be_mixed():
     assert torch.equal(images, again) and torch.equal(targets, same)
 
 
+def test_one_picture_of_which_one_pixel_is_left_is_refused():
+    made = task(recipe(image_sizes=(32,)))
+    with pytest.raises(ValueError, match="a micro-batch of one picture of 32 pixels cannot be normalised"):
+        made.batches(0, 1, Share(0, 1, made.recipe.batch_size))
+
+
 def test_a_network_of_timm_is_trained_by_the_same_recipe(tmp_path):
     chosen = recipe(model="timm:test_resnet", epochs=1)
     state = state_of(chosen)

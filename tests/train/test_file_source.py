@@ -62,7 +62,7 @@ def test_what_is_measured_at_a_time_fits_where_training_fits(recipe):
 
 def test_shards_go_with_recipes_that_read_files():
     shards, given = Shards(["a.tar"], [40], ["a", "b"]), get_recipe("own_pictures")
-    with pytest.raises(ValueError, match=r"such as internimage_t_1k_224 with --set dataset=None"):
+    with pytest.raises(ValueError, match="add --set source=files, or take a recipe that reads files"):
         open_source(given, Processes(), Reading(), parts=(shards, None))
     advised = override(get_recipe("internimage_t_1k_224"), ["dataset=None", "batch_size=8"])
     assert open_source(advised, Processes(), Reading(), parts=(shards, None)).steps_per_epoch == 5

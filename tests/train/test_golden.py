@@ -16,7 +16,7 @@ import torch
 from internimage.processes import Processes
 from internimage.recipes import get_recipe
 from internimage.recipes.classification import smoke
-from internimage.train.checkpoint import Checkpoints
+from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.classification import ClassificationTask
 from internimage.train.loop import fit
 from internimage.train.sources import Reading, open_source
@@ -31,9 +31,10 @@ STEPS = 20
 NETWORK = {"channels": 16, "depths": (1, 1, 1, 1), "groups": (1, 2, 4, 8)}
 
 
-def run(folder: Path, seed: int = 0) -> torch.Tensor:
+def run(folder: Path, **changes) -> torch.Tensor:
     """The loss of each step, (20,)."""
-    recipe = replace(smoke(get_recipe("own_pictures")), model_changes=NETWORK, epochs=5, drop_path_rate=0.2, seed=seed)
+    settings = {"model_changes": NETWORK, "epochs": 5, "drop_path_rate": 0.2, **changes}
+    recipe = replace(smoke(get_recipe("own_pictures")), **settings)
     processes = Processes()
     task = ClassificationTask(recipe, open_source(recipe, processes, Reading()))
     watcher = Watcher()
@@ -53,6 +54,15 @@ def test_twenty_steps_give_the_pinned_losses(backend, tmp_path, monkeypatch):
 def test_another_seed_is_another_run(tmp_path):
     pinned = torch.tensor(json.loads(LOSSES.read_text()))
     assert (run(tmp_path, seed=1) - pinned).abs().max() > 0.05
+
+
+def test_computing_blocks_twice_to_save_memory_changes_no_bit(tmp_path):
+    weights = []
+    for grad_checkpointing in (False, True):
+        folder = tmp_path / str(grad_checkpointing)
+        run(folder, epochs=1, grad_checkpointing=grad_checkpointing)
+        weights.append(read_checkpoint(Checkpoints(folder).newest())["model"])
+    assert all(torch.equal(value, weights[0][name]) for name, value in weights[1].items())
 
 
 if __name__ == "__main__":

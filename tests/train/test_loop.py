@@ -317,6 +317,26 @@ def test_a_full_disk_leaves_the_checkpoints_before_as_they_were(tmp_path, monkey
     assert os.listdir(tmp_path) == [path.name] and path.read_bytes() == before
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_the_first_process_cannot_write_no_other_goes_on(tmp_path, monkeypatch, rank):
+    class Two(Processes):
+        def any_of(self, *flags):
+            return tuple(flag or failed for flag in flags)
+
+        def gather(self, value):
+            return [value, value]
+
+    def full(*_args):
+        raise OSError("no room")
+
+    failed = rank == 1  # what the first one tells
+    state = state_of()
+    state.strategy.processes = Two(rank=rank, world_size=2)
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(OSError, match="no room" if rank == 0 else "the first process cannot write"):
+        fit(state, Checkpoints(tmp_path), [], Conduct(), should_stop=lambda: True)
+
+
 def test_processes_alone_agree_with_themselves():
     assert ALONE.gather("a") == ["a"] and ALONE.any_of(True, False) == (True, False) and ALONE.is_first
     assert ALONE.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]

@@ -36,7 +36,7 @@ def test_it_goes_on_bit_for_bit(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_learn_and_measure_the_same(tmp_path):
-    boxes.train(tmp_path / "one", Processes())
+    boxes.train(tmp_path / "one", Processes(), accumulation=4)  # the same shares, each with its own dropout
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*command, "-m", "tests.train.boxes", str(tmp_path / "two")], check=True, timeout=300)
     one, two = (read_checkpoint(Checkpoints(tmp_path / name).newest()) for name in ("one", "two"))

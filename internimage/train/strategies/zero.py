@@ -53,6 +53,7 @@ class Zero:
             raise ValueError(f"strategy {self.name} does not scale losses for float16; take --dtype bfloat16, or ddp")
         deepspeed = _imported(self.processes.device)
         join_alone(self.processes)
+        os.environ.setdefault("LOCAL_RANK", str(self.processes.local_rank))  # of a launcher; alone there is none
         deepspeed.init_distributed(dist_backend=dist.get_backend())
         self.outline = outline(model)
         model = model.to(self.processes.device)
