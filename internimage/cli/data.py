@@ -13,8 +13,8 @@ def fetch(data: str, download: Path | None) -> str:
     """
     if download is None:
         return data
-    from ..data.classification import FASHION_MNIST
     from ..data.fashion_mnist import download as download_fashion_mnist
+    from ..data.formats import FASHION_MNIST
 
     if data != FASHION_MNIST:
         raise ValueError(f"--download fetches {FASHION_MNIST} only; leave it out for --data {data}")

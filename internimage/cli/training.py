@@ -120,7 +120,9 @@ def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any
         newest = _newest_checkpoint(folder, running, processes)
         if running.deterministic:
             _be_deterministic()
-        return _run(recipe, _open(recipe, running, processes, parts), folder, running, processes, newest)
+        code = _run(recipe, _open(recipe, running, processes, parts), folder, running, processes, newest)
+        processes.wait()  # launchers end all processes when one ends as stopped, and the first still writes
+        return code
     finally:
         stop_processes()
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from .in_memory import read_into_memory
-from .labelled import LabelledImages
 from .pictures import SUFFIXES
 from .stored import StoredPictures
-from .transforms import Preprocessing
 
 
 class ImageFolder(StoredPictures):
@@ -67,10 +63,3 @@ def is_picture_name(name: str) -> bool:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def read_image_folder(
-    folder: ImageFolder, preprocessing: Preprocessing, progress: Callable[[int, int], None] = lambda done, total: None
-) -> LabelledImages:
-    """Read all pictures into memory; see :func:`~internimage.data.in_memory.read_into_memory`."""
-    return read_into_memory(folder, preprocessing, progress)

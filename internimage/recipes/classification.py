@@ -7,7 +7,7 @@ from typing import Any
 
 from ..backbones.config import InternImageConfig
 from ..data.augment import Augmentation
-from ..data.classification import FASHION_MNIST, SYNTHETIC
+from ..data.formats import FASHION_MNIST, SYNTHETIC
 from ..data.transforms import INTERPOLATIONS, Preprocessing
 from .augmentation import Mixing, Transform
 from .training import (

@@ -141,7 +141,8 @@ def train_step(
             for name, part in {**parts, "total": total * len(micro_batches)}.items():
                 losses[name] = losses.get(name, 0.0) + float(part.detach()) / len(micro_batches)
             if any(state.processes.any_of(not math.isfinite(losses["total"]))):
-                what = f"the loss is {losses['total']}"
+                totals = state.processes.gather(losses["total"])
+                what = f"the loss is {next(total for total in totals if not math.isfinite(total))}"
                 _give_up(state, what, micro_batches[: index + 1], share, checkpoints, buffers)
             strategy.backward(total)
     norm = strategy.step(recipe.clip_grad)

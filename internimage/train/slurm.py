@@ -22,6 +22,7 @@ _SCRIPT = """\
 export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export OMP_NUM_THREADS={threads}
+export SRUN_CPUS_PER_TASK={cpus}  # later versions of srun do not take it from above
 
 srun --kill-on-bad-exit=1 {command}
 code=$?

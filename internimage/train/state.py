@@ -23,8 +23,7 @@ class TrainingState:
 
     Attributes:
         step: finished optimizer steps.
-        losses: sums over the steps of this epoch, by name, of this process, or after a checkpoint the mean of all
-            processes; ``total`` is what was learned from.
+        losses: sums over the steps of this epoch, by name; ``total`` is what was learned from.
         history: a row an epoch.
         best: the best score so far, of the model ("model") and of the average ("average").
         seconds: spent so far, over all sittings.

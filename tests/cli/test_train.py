@@ -128,6 +128,7 @@ def test_the_script_of_slurm_writes_its_log_where_it_is_submitted():
     lines = slurm_script(["python", "-m", "internimage", "train", "a b"], name="t", nodes=4).splitlines()
     assert {"#SBATCH --nodes=4", "#SBATCH --ntasks-per-node=8", "#SBATCH --gpus-per-node=8"} < set(lines)
     assert "#SBATCH --output=slurm-%x-%j.log" in lines
+    assert any(line.startswith("export SRUN_CPUS_PER_TASK=8") for line in lines)
     assert any(line.endswith("python -m internimage train 'a b'") for line in lines)
 
 

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from internimage.data import in_memory
-from internimage.data.classification import open_pictures
-from internimage.data.image_folder import find_image_folder, read_image_folder
+from internimage.data.formats import open_dataset
+from internimage.data.image_folder import find_image_folder
+from internimage.data.in_memory import read_into_memory
 from internimage.data.transforms import Preprocessing
 
 SMALL = Preprocessing(image_size=8, interpolation="bilinear")
@@ -37,12 +38,12 @@ def test_classes_are_folders_sorted_by_name(folder):
     assert [path.removeprefix(f"{folder}/") for path in found.paths] == [
         "cat/b.png", "cat/below/a.jpg", "cat/broken.png", "dog/1.png",
     ]  # fmt: skip
-    assert list(open_pictures(folder, "train").samples()) == list(found.samples())
+    assert list(open_dataset(folder, "train").samples()) == list(found.samples())
 
 
 def test_pictures_are_framed_as_the_model_sees_them_and_unreadable_ones_named(folder):
     counts = []
-    data = read_image_folder(find_image_folder(folder), SMALL, lambda done, total: counts.append((done, total)))
+    data = read_into_memory(find_image_folder(folder), SMALL, lambda done, total: counts.append((done, total)))
     assert data.images.shape == (3, 3, 8, 8) and data.labels.tolist() == [0, 0, 1]
     want = np.array(SMALL.frame(Image.open(folder / "dog" / "1.png")))
     assert torch.equal(data.images[2].permute(1, 2, 0), torch.from_numpy(want))
@@ -52,7 +53,7 @@ def test_pictures_are_framed_as_the_model_sees_them_and_unreadable_ones_named(fo
 
 def test_grey(folder):
     grey = Preprocessing(image_size=8, interpolation="bilinear", mode="L", mean=(0.5,), std=(0.5,))
-    assert read_image_folder(find_image_folder(folder), grey).images.shape == (3, 1, 8, 8)
+    assert read_into_memory(find_image_folder(folder), grey).images.shape == (3, 1, 8, 8)
 
 
 def test_refusals(tmp_path, folder, monkeypatch):
@@ -65,7 +66,7 @@ def test_refusals(tmp_path, folder, monkeypatch):
         find_image_folder(folder)
     (folder / "empty" / "1.png").write_bytes(b"")
     with pytest.raises(ValueError, match="none of the pictures of class 'empty' can be read"):
-        read_image_folder(find_image_folder(folder), SMALL)
+        read_into_memory(find_image_folder(folder), SMALL)
     monkeypatch.setattr(in_memory, "MAX_BYTES_IN_MEMORY", 100)
     with pytest.raises(ValueError, match="kept in memory"):
-        read_image_folder(find_image_folder(folder), SMALL)
+        read_into_memory(find_image_folder(folder), SMALL)

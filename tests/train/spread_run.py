@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,14 @@ class Noise:
         save_tensors(path, weights, {})
 
 
+class SlowDisk(Checkpoints):
+    """Writes long enough for the others to end meanwhile."""
+
+    def save(self, contents) -> Path:
+        time.sleep(1)
+        return super().save(contents)
+
+
 def held(state: TrainingState) -> dict[str, object]:
     """What this process holds, in numbers."""
     model, optimizer = state.strategy.module, state.strategy.optimizer
@@ -112,17 +121,17 @@ def run(folder: Path, request: dict) -> None:
         strategy.scale.value = request["loss_scale"]
     if request.get("resume"):
         state.load(read_checkpoint(request["resume"]))
-    checkpoints = Checkpoints(folder_of_checkpoints)
+    checkpoints = SlowDisk(folder_of_checkpoints) if "bad_step" in request else Checkpoints(folder_of_checkpoints)
     until = request.get("until", STEPS)
-    error = ""
+    error, kept = "", None
     try:
         fit(state, checkpoints, [], Conduct(accumulation=request.get("accumulation", 1)), lambda: state.step >= until)
     except FloatingPointError as bad:
-        error = str(bad)
+        error, kept = str(bad), checkpoints.newest() is not None
     weights = full_weights(state, "model")
     if processes.is_first:
         task.save(folder_of_checkpoints / "model.safetensors", weights, {})
-    row = {**held(state), "step": state.step, "history": state.history, "error": error}
+    row = {**held(state), "step": state.step, "history": state.history, "error": error, "kept": kept}
     (folder_of_checkpoints / f"{processes.rank}.json").write_text(json.dumps(row))
     processes.wait()
 

@@ -198,12 +198,16 @@ def test_the_highest_rate_is_told_whatever_group_comes_first(tmp_path):
     assert state.history[-1]["lr"] > 10 * state.strategy.optimizer.param_groups[0]["lr"]
 
 
-def test_a_checkpoint_keeps_the_losses_of_every_process(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("processes", "factor"), [(1, 2.0), (2, 3.0)])
+def test_a_process_goes_on_with_its_own_losses_and_among_more_with_the_mean(tmp_path, monkeypatch, processes, factor):
     state = state_of()
     fit(state, Checkpoints(tmp_path), [], should_stop=lambda: state.step == 2)
-    other = {name: 3 * value for name, value in state.losses.items()}
-    monkeypatch.setattr(Processes, "gather", lambda self, value: [value, other])
-    assert state.contents()["losses"] == [state.losses, other] and "total" in other
+    before = dict(state.losses)
+    monkeypatch.setattr(Processes, "gather", lambda self, value: [value, {name: 3 * v for name, v in value.items()}])
+    contents = state.contents()
+    state.strategy.processes = Processes(rank=processes - 1, world_size=processes)
+    state.load(contents)
+    assert "total" in before and state.losses == {name: pytest.approx(factor * v) for name, v in before.items()}
 
 
 def test_steps_that_are_repeated_replace_those_told_before_and_only_those(tmp_path):
