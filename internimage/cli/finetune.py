@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,7 +133,7 @@ def _measure(folder: Path, recipe: ClassificationRecipe, apart: PictureDataset, 
     where = f"{recipe.data}, the part held out"
     page = write_evaluation_report(folder / HELD_OUT, summary_of(scores, classifier, apart, where, published=None))
     messenger().print(text(f"{page}: which of the held-out pictures are taken for what"))
-    messenger().print(text(f"use it: internimage classify PICTURE --model {model}"))
+    messenger().print(text(f"use it: internimage classify PICTURE --model {shlex.quote(str(model))}"))
 
 
 def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:

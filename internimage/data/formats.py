@@ -192,7 +192,8 @@ def _check_classes(opened: Opened, asked: Asked) -> None:
         return
     odd = sorted(set(opened.class_names) ^ set(asked.class_names)) or ["their order"]
     what = "class folders" if isinstance(opened, ImageFolder) else "classes"
+    known = ", ".join(asked.class_names[:3]) + (" ..." if len(asked.class_names) > 3 else "")
     raise ValueError(
         f"{asked.text} ({asked.split}) has {len(opened.class_names)} {what} and the data set "
-        f"{len(asked.class_names)} classes; they differ in {odd[0]!r}"
+        f"{len(asked.class_names)} classes; they differ in {odd[0]!r} (the data set knows {known})"
     )

@@ -37,7 +37,9 @@ def find_image_folder(folder: str | Path) -> ImageFolder:
     for label, path in enumerate(classes):
         found = _names_below(str(path))
         if not found:
-            raise ValueError(f"the folder {path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+            raise ValueError(
+                f"the folder {path} holds no pictures ({', '.join(sorted(SUFFIXES))}); put some in, or take it away"
+            )
         names += [f"{path.name}/{name}" for name in found]
         labels += [label] * len(found)
     return ImageFolder(names, labels, [path.name for path in classes], place=folder)

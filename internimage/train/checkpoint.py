@@ -75,7 +75,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         # mapped, not read: each process takes its part of a file that all processes of a machine share
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises several kinds for what is no file of its own
-        raise ValueError(f"{path} is not a training checkpoint: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise ValueError(
+            f"{path} is not a training checkpoint, or damaged: {reason}; remove it to go on from the one before"
+        ) from error
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise ValueError(f"{path} is not a training checkpoint of internimage; those are named checkpoint_STEP.pt")
     return saved

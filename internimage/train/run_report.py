@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,6 @@ def _machine(state: TrainingState) -> dict[str, Any]:
 
 def _commands(model: Path, data: str) -> list[str]:
     return [
-        f"internimage classify --model {model} photo.jpg",
-        f"internimage evaluate {model} --data {data or 'DIR'}",
+        f"internimage classify --model {shlex.quote(str(model))} photo.jpg",
+        f"internimage evaluate {shlex.quote(str(model))} --data {shlex.quote(data or 'DIR')}",
     ]

@@ -11,6 +11,7 @@ from . import catalog
 from .folder import FOLDER_FILES, read_json
 from .report import WeightsError
 
+_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 _HUB_ADDRESS = re.compile(r"https?://[^/]+/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>[^?]+)")
 _FOLDER_EXTRAS = ("config.json", "preprocessor_config.json")
 _ON = ("1", "on", "true", "yes")
@@ -74,7 +75,9 @@ def download_address(address: str) -> Path:
 
 
 def looks_like_repository(name: str) -> bool:
-    """Whether ``name`` may be a repository, as ``owner/name``."""
+    """Whether ``name`` may be a repository, as ``owner/name``; what ends as files of weights do is a file."""
+    if name.endswith(_FILES):
+        return False
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith((".", "/"))
 
 

@@ -54,9 +54,11 @@ def test_own_classes_from_a_file(internimage, model, folder):
 
 
 def test_the_embedded_model_learns_without_a_network(internimage, folder):
-    got = internimage("finetune", folder, "--epochs", 1, "--set", "image_sizes=32", "--output", "out", "--json")
+    odd = "out of order"  # the command that is told can be pasted
+    got = internimage("finetune", folder, "--epochs", 1, "--set", "image_sizes=32", "--output", odd, "--json")
+    assert "PICTURE --model 'out of order/finetune.safetensors'" in got.err
     assert got.code == 0, got.err
-    classifier = package.load("out/finetune.safetensors", device="cpu")
+    classifier = package.load("out of order/finetune.safetensors", device="cpu")
     embedded = package.load(device="cpu")
     assert classifier.preprocessing.dark_background and classifier.preprocessing.mean == embedded.preprocessing.mean
     assert classifier.preprocessing.image_size == 32 and len(classifier.class_names) == 2

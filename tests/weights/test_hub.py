@@ -172,3 +172,10 @@ def test_the_cache_folder(monkeypatch, tmp_path):
     assert hub.cache_folder() == tmp_path
     monkeypatch.delenv("INTERNIMAGE_CACHE")
     assert hub.cache_folder().name == "hub"
+
+
+@pytest.mark.parametrize("name", ["runs/finetune.safetensors", "out/checkpoint_00000008.pt", "a/b.pth"])
+def test_a_file_that_is_not_there_is_not_asked_for_on_the_hub(name):
+    assert not hub.looks_like_repository(name) and hub.looks_like_repository("OpenGVLab/internimage_t_1k_224")
+    with pytest.raises(WeightsError, match="there is no file"):
+        internimage.load(name)
