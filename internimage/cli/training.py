@@ -59,6 +59,14 @@ Cache = Annotated[
         rich_help_panel="Data",
     ),
 ]
+FastDecode = Annotated[
+    bool,
+    typer.Option(
+        "--fast-decode",
+        help="Decode large JPEGs at a part of their size, at least four times the input's.",
+        rich_help_panel="Data",
+    ),
+]
 Deterministic = Annotated[
     bool,
     typer.Option(
@@ -93,6 +101,7 @@ class Running:
     workers: int | None = None
     bad_pictures: str = "skip"
     cache: str = "no"
+    fast_decode: bool = False
     device: str | None = None
     strategy: str | None = None
     offload: bool = False
@@ -138,6 +147,7 @@ def _open(recipe: ClassificationRecipe, running: Running, processes: Processes, 
         workers=workers,
         bad=running.bad_pictures,
         cache=running.cache,
+        fast_decode=running.fast_decode,
         accumulation=running.accumulation,
     )
     bar = progress_bar("reading")

@@ -50,7 +50,7 @@ FORMATS: dict[str, Callable[[Asked], Opened]] = {
     "zip": lambda asked: read_zip(asked.text, class_names=asked.class_names),
     "shards": lambda asked: read_shards(asked.text, class_names=asked.class_names),
     "hf": lambda asked: read_hub(asked.text, asked.split, class_names=asked.class_names),
-    "imagenet22k": lambda asked: read_imagenet_22k(asked.text, asked.root),
+    "imagenet22k": lambda asked: read_imagenet_22k(_only_for_training(asked), asked.root),
     "inat18": lambda asked: read_inaturalist(asked.text, asked.split, asked.root),
     FASHION_MNIST: lambda asked: load_fashion_mnist(asked.split, asked.text or None),
     SYNTHETIC: lambda asked: synthetic_pictures(seed=0 if asked.split == "train" else 1),
@@ -184,6 +184,15 @@ def _is_fashion_mnist(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _only_for_training(asked: Asked) -> str:
+    if asked.split != "train":
+        raise ValueError(
+            f"{asked.text} is ImageNet-22K, of which no part is set aside to measure on; name pictures of ImageNet-1K, "
+            "a folder a class"
+        )
+    return asked.text
 
 
 def _check_classes(opened: Opened, asked: Asked) -> None:

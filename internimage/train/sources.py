@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -37,6 +38,7 @@ class Reading:
         workers: processes that read, for each process that trains.
         bad: "skip" or "raise" where a picture cannot be read.
         cache: "no", "full", "part" or "memory"; see :func:`~internimage.data.memory_cache.cache_pictures`.
+        fast_decode: decode large JPEGs at a part of their size, never below four times the side of the input.
         accumulation: micro-batches of each process a step.
     """
 
@@ -44,6 +46,7 @@ class Reading:
     workers: int = 0
     bad: str = "skip"
     cache: str = "no"
+    fast_decode: bool = False
     accumulation: int = 1
 
     def __post_init__(self) -> None:
@@ -74,6 +77,8 @@ def open_source(
     trained_on, held_out = parts or open_parts(recipe, reading)
     if recipe.source == "memory":
         return _in_memory(recipe, trained_on, held_out, processes, progress, reading.bad)
+    if reading.fast_decode:
+        trained_on, held_out = (_reduced(part, 4 * recipe.image_size) for part in (trained_on, held_out))
     own_part, cache = recipe.cache == "memory", reading.cache
     if own_part and _lie_in_files(trained_on):
         cache = "memory"
@@ -137,6 +142,13 @@ def _read(
     if isinstance(pictures, LabelledImages):
         return pictures.with_channels(recipe.channels)
     return read_into_memory(pictures, recipe.preprocessing, progress, every_class, bad)
+
+
+def _reduced(pictures: Any, at_least: int) -> Any:
+    """Pictures in files decoded no larger than needed; others as they are."""
+    if isinstance(pictures, Subset):
+        return Subset(_reduced(pictures.dataset, at_least), pictures.indices)
+    return pictures.reduced(at_least) if isinstance(pictures, StoredPictures) else pictures
 
 
 def _lie_in_files(pictures: Pictures) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 import pytest
+from PIL import Image
 
 from internimage.data.order import Share
 from internimage.data.shards import Shards
@@ -66,3 +69,25 @@ def test_shards_go_with_recipes_that_read_files():
         open_source(given, Processes(), Reading(), parts=(shards, None))
     advised = override(get_recipe("internimage_t_1k_224"), ["dataset=None", "batch_size=8"])
     assert open_source(advised, Processes(), Reading(), parts=(shards, None)).steps_per_epoch == 5
+
+
+def test_large_jpegs_may_be_decoded_at_a_part_of_their_size(tmp_path):
+    for name in ("light", "dark"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            Image.new("RGB", (1024, 1024), name == "light" and "white" or "black").save(
+                tmp_path / name / f"{number}.jpg"
+            )
+    recipe = replace(
+        get_recipe("internimage_t_1k_224"), data=str(tmp_path), dataset=None, image_sizes=(32,), batch_size=8
+    )
+    sizes = []
+    for fast in (False, True):
+        source = open_source(recipe, Processes(), Reading(fast_decode=fast))
+        sizes.append({source.trained_on.read(0).picture.size, source.held_out.read(0).picture.size})
+    assert sizes == [{(1024, 1024)}, {(128, 128)}]
+
+
+def test_a_run_goes_on_where_its_pictures_have_moved():
+    here = replace(get_recipe("own_pictures"), data="here", subject="cats")
+    assert replace(here, data="there", subject="").differences(asdict(here)) == []
