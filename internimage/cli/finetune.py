@@ -85,7 +85,7 @@ def finetune(
     Example: [bold]internimage finetune pictures/ --model internimage_t[/bold]
     """
     from ..processes import is_first_process
-    from ..train.finetuning import make_recipe, open_parts
+    from ..train.classification.finetuning import make_recipe, open_parts
 
     parts = open_parts(data, val, held_out, seed)
     recipe = make_recipe(parts, model, data, image_size)

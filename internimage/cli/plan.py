@@ -10,8 +10,8 @@ import typer
 from . import options, training
 
 if TYPE_CHECKING:
+    from ..planning.budget import Budget, Setting
     from ..recipes import ClassificationRecipe
-    from ..train.budget import Budget, Setting
 
     Rows = dict[tuple[str, bool], Budget]  # by strategy and offload
 
@@ -79,8 +79,8 @@ def plan(
 def _setting(name: str, asked: dict[str, Any]) -> Setting:
     """Of a recipe or of a model, with what was asked for in place of its own."""
     from ..models import INPUTS, list_models
+    from ..planning.budget import Setting, setting_of
     from ..recipes import RECIPES, get_recipe
-    from ..train.budget import Setting, setting_of
 
     for key, fits in (("dtype", ("float32", "bfloat16", "float16")), ("device", ("cuda", "cpu"))):
         if asked.get(key, fits[0]) not in fits:
@@ -108,8 +108,8 @@ def _classes(recipe: ClassificationRecipe) -> int | None:
 
 def _rows(setting: Setting) -> Rows:
     """What each strategy takes, the one asked for among them."""
-    from ..train.budget import budget
-    from ..train.remedies import ways
+    from ..planning.budget import budget
+    from ..planning.remedies import ways
 
     return {
         (strategy, offload): budget(replace(setting, strategy=strategy, offload=offload))
@@ -119,7 +119,7 @@ def _rows(setting: Setting) -> Rows:
 
 def _better(setting: Setting, rows: Rows, memory: float | None) -> list[Setting] | None:
     """What to change; None where nothing needs to be, or no memory was named."""
-    from ..train.remedies import fits, remedies
+    from ..planning.remedies import fits, remedies
 
     chosen = rows[setting.strategy, setting.offload]
     if memory is None or fits(chosen.total, memory, setting.device):
@@ -148,7 +148,7 @@ def _as_json(
     memory: float | None,
     better: list[Setting] | None,
 ) -> dict[str, Any]:
-    from ..train.remedies import fits, released_estimates
+    from ..planning.remedies import fits, released_estimates
 
     strategies = []
     for (strategy, offload), each in rows.items():
@@ -174,7 +174,7 @@ def _print(
     memory: float | None,
     better: list[Setting] | None,
 ) -> None:
-    from ..train.remedies import released_estimates
+    from ..planning.remedies import released_estimates
     from .output import printer, text
 
     console = printer()
@@ -193,7 +193,7 @@ def _print(
 def _table(setting: Setting, rows: Rows, memory: float | None) -> Any:
     from rich.table import Table
 
-    from ..train.remedies import GIB, fits
+    from ..planning.remedies import GIB, fits
 
     table = Table(box=None, header_style="bold")
     table.add_column("strategy")

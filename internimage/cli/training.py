@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from ..processes import Processes
     from ..recipes import ClassificationRecipe
-    from ..train.classification import ClassificationTask
-    from ..train.source import Source
+    from ..train.classification.source import Source
+    from ..train.classification.task import ClassificationTask
     from ..train.state import TrainingState
 
 Strategy = Annotated[
@@ -138,7 +138,7 @@ def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any
 
 def _open(recipe: ClassificationRecipe, running: Running, processes: Processes, parts: Any) -> Source:
     """The pictures, with a bar while files are read."""
-    from ..train.sources import Reading, open_source
+    from ..train.classification.sources import Reading, open_source
     from .progress import progress_bar
 
     workers = default_workers(processes) if running.workers is None else running.workers
@@ -210,10 +210,10 @@ def _run(
 ) -> int:
     from ..files import make_folder, remove_unfinished
     from ..train.checkpoint import Checkpoints, read_checkpoint
-    from ..train.classification import ClassificationTask
+    from ..train.classification.run_report import write_run_report
+    from ..train.classification.task import ClassificationTask
     from ..train.interrupt import StopOnSignal
     from ..train.loop import Conduct, fit
-    from ..train.run_report import write_run_report
     from ..train.state import new_state
     from ..train.strategies import make_strategy
     from .output import messenger, text
@@ -284,7 +284,7 @@ def _finish(
     task: ClassificationTask, state: TrainingState, weights: dict[str, Tensor], folder: Path, json: bool
 ) -> None:
     """Write the trained model and say how good it is."""
-    from ..train.run_report import write_run_report
+    from ..train.classification.run_report import write_run_report
     from .output import print_json, printer, text
 
     last = state.history[-1]

@@ -23,8 +23,8 @@ import torch
 import torch.utils.tensorboard  # noqa: F401
 
 import internimage.data.formats  # noqa: F401
-import internimage.train.file_source  # noqa: F401
-import internimage.train.sources  # noqa: F401
+import internimage.train.classification.file_source  # noqa: F401
+import internimage.train.classification.sources  # noqa: F401
 import internimage.train.state  # noqa: F401
 import internimage.train.strategies.accelerated  # noqa: F401
 import internimage.train.watchers  # noqa: F401

@@ -21,10 +21,10 @@ from internimage.recipes import RECIPES, ClassificationRecipe, get_recipe
 from internimage.recipes.augmentation import Mixing
 from internimage.recipes.classification import smoke
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
-from internimage.train.classification import ClassificationTask
+from internimage.train.classification.memory_source import PicturesInMemory, fingerprint
+from internimage.train.classification.sources import Reading, open_source
+from internimage.train.classification.task import ClassificationTask
 from internimage.train.loop import fit, full_weights
-from internimage.train.memory_source import PicturesInMemory, fingerprint
-from internimage.train.sources import Reading, open_source
 from internimage.train.state import new_state
 from internimage.train.strategies import make_strategy
 from internimage.weights.own import read_card

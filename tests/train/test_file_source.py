@@ -12,8 +12,8 @@ from internimage.data.shards import Shards
 from internimage.processes import Processes
 from internimage.recipes import ClassificationRecipe, get_recipe
 from internimage.recipes.overrides import override
-from internimage.train.file_source import PicturesFromFiles
-from internimage.train.sources import Reading, open_source
+from internimage.train.classification.file_source import PicturesFromFiles
+from internimage.train.classification.sources import Reading, open_source
 from tests.data.made_up import save_noise
 
 

@@ -17,9 +17,9 @@ from internimage.processes import Processes
 from internimage.recipes import get_recipe
 from internimage.recipes.classification import smoke
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
-from internimage.train.classification import ClassificationTask
+from internimage.train.classification.sources import Reading, open_source
+from internimage.train.classification.task import ClassificationTask
 from internimage.train.loop import fit
-from internimage.train.sources import Reading, open_source
 from internimage.train.state import new_state
 from internimage.train.strategies import make_strategy
 

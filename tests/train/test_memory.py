@@ -9,10 +9,10 @@ import torch
 
 from internimage.bench.memory import peak_allocation
 from internimage.models import create_model
+from internimage.planning.budget import Setting, budget, setting_of
+from internimage.planning.memory import Step, step_peak
+from internimage.planning.remedies import fits, released_estimates, remedies, ways
 from internimage.recipes import get_recipe
-from internimage.train.budget import Setting, budget, setting_of
-from internimage.train.memory import Step, step_peak
-from internimage.train.remedies import fits, released_estimates, remedies, ways
 
 SMALL = dict(channels=32, depths=(1, 1, 3, 1), groups=(2, 4, 8, 16))
 NETWORKS = {

@@ -10,7 +10,7 @@ import torch
 from internimage.data.transforms import Preprocessing
 from internimage.models import InternImageClassifier
 from internimage.recipes.finetuning import finetuning_recipe
-from internimage.train.pretrained import start_from_pretrained
+from internimage.train.classification.pretrained import start_from_pretrained
 from internimage.weights.report import WeightsError
 from tests.small_model import save_small_model, small_model
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from ..models import create_model
 from ..recipes.training import TrainingRecipe
+from ..train.optim import freeze_levels
 from .memory import Peak, Step, step_peak
-from .optim import freeze_levels
 
 _FLOAT32 = 4
 _SHARDED_WEIGHTS = ("fsdp2", "deepspeed-3")
@@ -208,7 +208,7 @@ def _offloaded(setting: Setting, sizes: _Sizes) -> tuple[str, ...]:
 
 
 def _bucket(sizes: _Sizes) -> int:
-    from .strategies.zero import BUCKET
+    from ..train.strategies.zero import BUCKET
 
     return min(BUCKET, sizes.all)
 
@@ -224,7 +224,7 @@ def _model(setting: Setting) -> nn.Module:
 
 @lru_cache(maxsize=8)
 def _sizes_of(key: Setting) -> _Sizes:
-    from .strategies.fsdp2 import blocks
+    from ..train.strategies.fsdp2 import blocks
 
     model = _model(key)
     counts = [parameter.numel() for parameter in model.parameters()]

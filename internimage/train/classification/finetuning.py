@@ -8,16 +8,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..backbones.config import SIZES, InternImageConfig
-from ..classifier import EMBEDDED, outline
-from ..data.dataset import PictureDataset, check_every_class
-from ..data.formats import has_split, open_dataset
-from ..data.shards import Shards
-from ..data.split import stratified_split
-from ..models import InternImageClassifier
-from ..recipes.classification import ClassificationRecipe
-from ..recipes.finetuning import finetuning_recipe, held_out_share
-from ..weights import catalog
+from ...backbones.config import SIZES, InternImageConfig
+from ...classifier import EMBEDDED, outline
+from ...data.dataset import PictureDataset, check_every_class
+from ...data.formats import has_split, open_dataset
+from ...data.shards import Shards
+from ...data.split import stratified_split
+from ...models import InternImageClassifier
+from ...recipes.classification import ClassificationRecipe
+from ...recipes.finetuning import finetuning_recipe, held_out_share
+from ...weights import catalog
 from .sources import subset
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import torch
 
-from ..classifier import source_of
-from ..models import InternImageClassifier
-from ..recipes.classification import ClassificationRecipe
-from ..weights.load import load_weights
-from ..weights.report import LoadReport
+from ...classifier import source_of
+from ...models import InternImageClassifier
+from ...recipes.classification import ClassificationRecipe
+from ...weights.load import load_weights
+from ...weights.report import LoadReport
 
 
 def start_from_pretrained(model: InternImageClassifier, recipe: ClassificationRecipe) -> LoadReport:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..recipes.classification import ClassificationRecipe
-from ..weights.own import save_tensors
+from ...recipes.classification import ClassificationRecipe
+from ...weights.own import save_tensors
 
 PREFIX = "timm:"
 

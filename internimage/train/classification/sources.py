@@ -8,19 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.batches import check_bad
-from ..data.dataset import PictureDataset, Subset, check_every_class
-from ..data.formats import has_split, open_dataset
-from ..data.in_memory import read_into_memory
-from ..data.labelled import LabelledImages
-from ..data.loaders import make_order
-from ..data.memory_cache import MODES, cache_pictures
-from ..data.order import EpochOrder, Share
-from ..data.shards import Shards
-from ..data.split import stratified_split
-from ..data.stored import StoredPictures
-from ..processes import Processes
-from ..recipes.classification import DATASETS, ClassificationRecipe
+from ...data.batches import check_bad
+from ...data.dataset import PictureDataset, Subset, check_every_class
+from ...data.formats import has_split, open_dataset
+from ...data.in_memory import read_into_memory
+from ...data.labelled import LabelledImages
+from ...data.loaders import make_order
+from ...data.memory_cache import MODES, cache_pictures
+from ...data.order import EpochOrder, Share
+from ...data.shards import Shards
+from ...data.split import stratified_split
+from ...data.stored import StoredPictures
+from ...processes import Processes
+from ...recipes.classification import DATASETS, ClassificationRecipe
 from .file_source import PicturesFromFiles
 from .memory_source import PicturesInMemory
 from .source import Source

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..data.augment import augment, resize
-from ..data.labelled import LabelledImages
-from ..data.order import EpochOrder, Share
-from ..data.seeds import mixed, seeded
-from ..processes import Processes
-from ..recipes.classification import ClassificationRecipe
+from ...data.augment import augment, resize
+from ...data.labelled import LabelledImages
+from ...data.order import EpochOrder, Share
+from ...data.seeds import mixed, seeded
+from ...processes import Processes
+from ...recipes.classification import ClassificationRecipe
 from .source import check_classes, mixing_of
 
 _EVALUATION_BATCH = 250

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones.config import InternImageConfig
-from ..data.order import Share
-from ..devices import pick_dtype
-from ..models import InternImageClassifier, get_config
-from ..processes import Processes
-from ..recipes.classification import ClassificationRecipe
-from ..weights.own import ModelCard, save_model
-from .loop import on_device
+from ...backbones.config import InternImageConfig
+from ...data.order import Share
+from ...devices import pick_dtype
+from ...models import InternImageClassifier, get_config
+from ...processes import Processes
+from ...recipes.classification import ClassificationRecipe
+from ...weights.own import ModelCard, save_model
+from ..loop import on_device
 from .pretrained import start_from_pretrained
 from .source import Source
 from .timm_peer import is_peer, make_peer, save_peer

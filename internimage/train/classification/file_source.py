@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.batches import Transform
-from ..data.dataset import PictureDataset, fingerprint
-from ..data.loaders import EvaluationBatches, SkippedPictures, evaluation_batches, make_order, training_batches
-from ..data.order import Share
-from ..data.shards import Shards
-from ..data.training_transform import TrainingTransform
-from ..processes import Processes
-from ..recipes.classification import ClassificationRecipe
+from ...data.batches import Transform
+from ...data.dataset import PictureDataset, fingerprint
+from ...data.loaders import EvaluationBatches, SkippedPictures, evaluation_batches, make_order, training_batches
+from ...data.order import Share
+from ...data.shards import Shards
+from ...data.training_transform import TrainingTransform
+from ...processes import Processes
+from ...recipes.classification import ClassificationRecipe
 from .source import check_classes, mixing_of
 
 Pictures = PictureDataset | Shards

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from .. import __version__
-from ..recipes import RECIPES, get_recipe
-from .classification import ClassificationTask
-from .report import Run, write_training_report
-from .state import TrainingState
-from .watchers import BEST, CURVE, METRICS
+from ... import __version__
+from ...recipes import RECIPES, get_recipe
+from ..report import Run, write_training_report
+from ..state import TrainingState
+from ..watchers import BEST, CURVE, METRICS
+from .task import ClassificationTask
 
 REPORT = "report.html"
 _HOLDS = {

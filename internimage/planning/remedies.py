@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from ..train.strategies.base import STRATEGIES
 from .budget import CAN_OFFLOAD, Setting, budget
-from .strategies.base import STRATEGIES
 
 GIB = 2**30
 RESERVE = 1.0

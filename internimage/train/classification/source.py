@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..data.mixing import Mixing
-from ..data.order import Share
-from ..processes import Processes
-from ..recipes.classification import ClassificationRecipe
+from ...data.mixing import Mixing
+from ...data.order import Share
+from ...processes import Processes
+from ...recipes.classification import ClassificationRecipe
 
 
 class Source(Protocol):
