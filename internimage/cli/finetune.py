@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -90,7 +89,7 @@ def finetune(
     parts = open_parts(data, val, held_out, seed)
     recipe = make_recipe(parts, model, data, image_size)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "dtype": dtype}
-    recipe = _overridden(recipe, {key: value for key, value in given.items() if value is not None}, set_ or [])
+    recipe = training.overridden(recipe, {key: value for key, value in given.items() if value is not None}, set_ or [])
     folder = output or Path("runs") / f"finetune_{recipe.subject}"
     running = training.Running(
         workers=workers,
@@ -136,14 +135,3 @@ def _measure(folder: Path, recipe: ClassificationRecipe, apart: PictureDataset, 
     page = write_evaluation_report(folder / HELD_OUT, summary_of(scores, classifier, apart, where, published=None))
     messenger().print(text(f"{page}: which of the held-out pictures are taken for what"))
     messenger().print(text(f"use it: internimage classify PICTURE --model {shlex.quote(str(model))}"))
-
-
-def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
-    from ..recipes.overrides import override
-    from ..recipes.training import lasting
-
-    if "epochs" in given:
-        recipe = lasting(recipe, given["epochs"])
-    if "lr" in given:  # both stay below it
-        given |= {name: min(getattr(recipe, name), given["lr"]) for name in ("min_lr", "warmup_lr")}
-    return override(replace(recipe, **given), settings)

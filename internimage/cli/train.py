@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -109,7 +109,7 @@ def train(
         raise typer.BadParameter("name a recipe (`internimage recipes list`), or give --data DIR")
     chosen = _recipe(recipe, data, download, smoke)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "dtype": dtype}
-    chosen = _overridden(chosen, {key: value for key, value in given.items() if value is not None}, set_ or [])
+    chosen = training.overridden(chosen, {key: value for key, value in given.items() if value is not None}, set_ or [])
     folder = output or Path("runs") / chosen.name
     if print_slurm:
         _print_slurm(chosen, nodes, processes_per_node, device)
@@ -134,17 +134,6 @@ def train(
         json=json,
     )
     raise typer.Exit(training.run(chosen, folder, running))
-
-
-def _overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
-    from ..recipes.overrides import override
-    from ..recipes.training import lasting
-
-    if "epochs" in given:
-        recipe = lasting(recipe, given["epochs"])
-    if "lr" in given:  # both stay below it
-        given |= {name: min(getattr(recipe, name), given["lr"]) for name in ("min_lr", "warmup_lr")}
-    return override(replace(recipe, **given), settings)
 
 
 def _print_slurm(recipe: ClassificationRecipe, nodes: int, per_node: int, device: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,6 +114,18 @@ class Running:
     resume: bool = False
     auto_resume: bool = False
     json: bool = False
+
+
+def overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
+    """The recipe with what the options of a command give, then what ``--set`` says."""
+    from ..recipes.overrides import override
+    from ..recipes.training import lasting
+
+    if "epochs" in given:
+        recipe = lasting(recipe, given["epochs"])
+    if "lr" in given:  # both stay below it
+        given |= {name: min(getattr(recipe, name), given["lr"]) for name in ("min_lr", "warmup_lr")}
+    return override(replace(recipe, **given), settings)
 
 
 def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any = None) -> int:

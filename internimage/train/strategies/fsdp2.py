@@ -20,7 +20,7 @@ from ...processes import Processes, join_alone
 from ...recipes.training import TrainingRecipe
 from ..optimizer_state import names_of
 from .loss_scale import LossScale
-from .whole import filled, outline
+from .whole import filled, on_first, outline
 
 
 class Fsdp2:
@@ -110,11 +110,7 @@ class Fsdp2:
 
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
-        full = {}
-        for name, tensor in self._gathered(tensors):
-            if self.processes.is_first:
-                full[name] = tensor.detach().to("cpu", copy=True)
-        return full
+        return on_first(self.processes, self._gathered(tensors))
 
     def _gathered(self, parts: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """One whole tensor after the other, on the device, in every process."""

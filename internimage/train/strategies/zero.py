@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from ...processes import Processes, join_alone
 from ...recipes.training import TrainingRecipe
 from .loss_scale import LossScale
-from .whole import filled, outline
+from .whole import filled, on_first, outline
 
 BUCKET = 50_000_000
 """Numbers that are exchanged at a time; in stage 3 twice as many parameters are whole at a time."""
@@ -105,11 +105,7 @@ class Zero:
 
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
-        full = {}
-        for name, tensor in self._gathered(tensors):
-            if self.processes.is_first:
-                full[name] = tensor.detach().to("cpu", copy=True)
-        return full
+        return on_first(self.processes, self._gathered(tensors))
 
     def _gathered(self, parts: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """One whole tensor after the other, on the device, in every process."""
