@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,3 +50,16 @@ def check_numbers(answer: Tensor, dtype: torch.dtype) -> None:
     if not answer.isfinite().all():
         hint = "the weights may be damaged" if dtype in (torch.float32, torch.float64) else "try float32"
         raise ValueError(f"the model gives no numbers in {str(dtype).removeprefix('torch.')}; {hint}")
+
+
+def moved(batch: Any, device: torch.device | None) -> Any:
+    """A batch on a device: tensors, in tuples, lists and dictionaries; None leaves it where it is."""
+    if device is None:
+        return batch
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: moved(value, device) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(moved(value, device) for value in batch)
+    return batch

@@ -39,6 +39,33 @@ def check_file(path: str | Path, option: str) -> None:
     make_folder(path.parent, option)
 
 
+@contextmanager
+def sole_writer(folder: str | Path) -> Iterator[bool]:
+    """Whether no other process is in such a block for this folder; a process that is killed has left it.
+
+    True where the system or the file system cannot tell, as on Windows.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    lock = Path(folder) / ".lock"
+    with open(lock, "w") as file:
+        alone = True
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with workers that live longer
+        except (BlockingIOError, PermissionError):
+            alone = False
+        except OSError:  # a network file system that does not lock
+            pass
+        try:
+            yield alone
+        finally:
+            if alone:
+                lock.unlink(missing_ok=True)
+
+
 def remove_unfinished(folder: str | Path) -> None:
     """Remove what :func:`write_through` left there when it was killed; for a folder that nobody else writes to now."""
     for path in Path(folder).glob(".*.part"):

@@ -126,6 +126,13 @@ def stop_processes() -> None:
         dist.destroy_process_group()
 
 
+def lost_others(error: RuntimeError) -> bool:
+    """Whether an error says that another process no longer answers, which has said why itself."""
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return False
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+
+
 def is_first_process() -> bool:
     """Whether this is the process that speaks, also before the others are joined and after they have left."""
     place = _place()

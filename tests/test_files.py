@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from internimage.files import check_file, make_folder, write_through
+from internimage.files import check_file, make_folder, sole_writer, write_through
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -76,3 +78,29 @@ def test_a_file_that_cannot_be_written_is_named_with_its_option(tmp_path):
 def test_an_existing_folder_that_takes_no_files_is_named():
     with pytest.raises(OSError, match="^--save-dir: no file can be made in /proc "):
         make_folder("/proc", "--save-dir")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks are of POSIX")
+def test_a_folder_has_one_writer_until_it_ends_or_is_killed(tmp_path):
+    script = (
+        "import sys; from internimage.files import sole_writer\n"
+        "with sole_writer(sys.argv[1]) as alone: print(alone, flush=True); sys.stdin.read()"
+    )
+
+    def writer() -> tuple[subprocess.Popen, str]:
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-c", script, tmp_path], **pipes)
+        return process, process.stdout.readline().strip()
+
+    first, alone = writer()
+    assert alone == "True"
+    second, alone = writer()
+    assert alone == "False"
+    with sole_writer(tmp_path) as alone:
+        assert not alone
+    first.kill()
+    first.communicate()
+    third, alone = writer()
+    assert alone == "True"
+    for process in (second, third):
+        process.communicate(timeout=60)

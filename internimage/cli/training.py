@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -134,16 +136,22 @@ def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any
     Args:
         parts: the pictures to learn from and those to measure on, where they are open already.
     """
-    from ..processes import started_processes, stop_processes
+    from ..processes import lost_others, started_processes, stop_processes
 
     processes = started_processes(running.device)
     try:
         newest = _newest_checkpoint(folder, running, processes)
         if running.deterministic:
             _be_deterministic()
-        code = _run(recipe, _open(recipe, running, processes, parts), folder, running, processes, newest)
+        source = _open(recipe, running, processes, parts)
+        with _claimed(folder, processes):
+            code = _run(recipe, source, folder, running, processes, newest)
         processes.wait()  # launchers end all processes when one ends as stopped, and the first still writes
         return code
+    except RuntimeError as error:
+        if not lost_others(error):
+            raise
+        raise ConnectionError("another of the processes has ended; look for what it said") from error
     finally:
         stop_processes()
 
@@ -202,6 +210,19 @@ def _newest_checkpoint(folder: Path, running: Running, processes: Processes) -> 
     return newest
 
 
+@contextmanager
+def _claimed(folder: Path, processes: Processes) -> Iterator[None]:
+    """Nobody else trains into this folder meanwhile: two runs would remove each other's checkpoints."""
+    from ..files import make_folder, sole_writer
+
+    if processes.is_first:
+        make_folder(folder, "--output")
+    with sole_writer(folder) if processes.is_first else nullcontext(True) as alone:
+        if any(processes.any_of(not alone)):
+            raise ValueError(f"another run is writing to {folder}; stop it, or choose another --output")
+        yield
+
+
 def _be_deterministic() -> None:
     import os
 
@@ -220,7 +241,7 @@ def _run(
     processes: Processes,
     newest: Path | None,
 ) -> int:
-    from ..files import make_folder, remove_unfinished
+    from ..files import remove_unfinished
     from ..train.checkpoint import Checkpoints, read_checkpoint
     from ..train.classification.run_report import write_run_report
     from ..train.classification.task import ClassificationTask
@@ -247,7 +268,6 @@ def _run(
             finished = fit(state, checkpoints, [], conduct, stop)
         _final_weights(state)
         return 0 if finished else 128 + stop.signal
-    make_folder(folder, "--output")
     remove_unfinished(folder)
     err = messenger()
     err.print(text(introduction(task, state, folder)))

@@ -81,7 +81,8 @@ def open_dataset(
     Args:
         split: "train", "val" or "test"; where there is only one of the last two, it is taken for both.
         root: the folder that paths of a list are relative to, where it is not beside the list.
-        class_names: of the whole data set, in order: those of the training part, for a part that lacks some.
+        class_names: of the whole data set, in order: those of the training part, which numbers in a list stand for. A
+            part that brings names of its own keeps them; they must be among these.
 
     Raises:
         FileNotFoundError, ValueError: it is none of these, or damaged; the message says what was expected.
@@ -196,10 +197,10 @@ def _only_for_training(asked: Asked) -> str:
 
 
 def _check_classes(opened: Opened, asked: Asked) -> None:
-    """ValueError where a part has other classes than the whole data set: its numbers would mean something else."""
-    if asked.class_names is None or tuple(opened.class_names) == tuple(asked.class_names):
+    """ValueError where a part has classes that the whole data set has not."""
+    odd = sorted(set(opened.class_names) - set(asked.class_names or opened.class_names))
+    if not odd or asked.class_names is None:
         return
-    odd = sorted(set(opened.class_names) ^ set(asked.class_names)) or ["their order"]
     what = "class folders" if isinstance(opened, ImageFolder) else "classes"
     known = ", ".join(asked.class_names[:3]) + (" ..." if len(asked.class_names) > 3 else "")
     raise ValueError(

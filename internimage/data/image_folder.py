@@ -12,11 +12,6 @@ from .stored import StoredPictures
 class ImageFolder(StoredPictures):
     """The files below class folders; nothing is read yet. ``labels`` are positions in ``class_names``."""
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Where each picture is."""
-        return tuple(self.name(index) for index in range(len(self)))
-
 
 def find_image_folder(folder: str | Path) -> ImageFolder:
     """List the pictures of a folder of class folders; classes are sorted by name.

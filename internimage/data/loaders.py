@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..devices import moved
 from .batches import PADDING, EvaluationPictures, Inputs, Loaded, TrainingPictures, Transform, check_bad
 from .dataset import PictureDataset
 from .mixing import Mixing, check_even
@@ -231,15 +232,6 @@ def check_loaded(loaded: Loaded, skipped: SkippedPictures | None) -> Loaded:
     if skipped is not None:
         skipped.add(loaded.skipped)
     return loaded
-
-
-def moved(values: Any, device: torch.device | None) -> Any:
-    """Tensors, alone or in tuples, on ``device``."""
-    if device is None:
-        return values
-    if isinstance(values, Tensor):
-        return values.to(device, non_blocking=True)
-    return tuple(moved(value, device) for value in values)
 
 
 def _received(

@@ -108,10 +108,7 @@ def _ask(classifier: Classifier, batch: Prepared, match: ClassMatch, exchange: _
     _wait_for(logits.device)
     exchange.model_seconds += time.perf_counter() - started
     check_numbers(logits, classifier.dtype)
-    if match.outputs is not None:
-        logits = logits[:, torch.tensor(match.outputs, device=logits.device)]
-    labels = torch.tensor(match.labels)[batch.labels]
-    return judge(batch.indices, logits, labels, batch.unreadable)
+    return judge(batch.indices, *match.of(logits, batch.labels), batch.unreadable)
 
 
 @torch.inference_mode()

@@ -6,6 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from ..data.labels import imagenet_1k_names, imagenet_22k, imagenet_22k_names
 from ..weights.imagenet_22k import IMAGENET_1K_IN_22K, imagenet_1k_ids
 
@@ -27,6 +30,12 @@ class ClassMatch:
     labels: tuple[int, ...]
     outputs: tuple[int, ...] | None = None
     how: str = "name"
+
+    def of(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits (n, outputs) that compete, and labels (n,) of the data as positions among them."""
+        if self.outputs is not None:
+            logits = logits[:, torch.tensor(self.outputs, device=logits.device)]
+        return logits, torch.tensor(self.labels, device=labels.device)[labels]
 
 
 def match_outputs(names: Sequence[str], known: Sequence[str]) -> ClassMatch:
@@ -62,6 +71,20 @@ def match_outputs(names: Sequence[str], known: Sequence[str]) -> ClassMatch:
         f"the model does not know {len(missing)} of the {len(names)} classes of the data, such as {missing[0]!r}; it "
         f"knows {len(known)}: {', '.join(known[:6])}{' ...' if len(known) > 6 else ''}"
     )
+
+
+def match_part(names: Sequence[str], class_names: Sequence[str]) -> ClassMatch:
+    """How the classes of a part that is measured on meet those that are trained on; 22K may be called by WordNet ids.
+
+    Raises:
+        ValueError: see :func:`match_outputs`.
+    """
+    return match_outputs(names, imagenet_22k_names() if is_imagenet_22k(class_names) else class_names)
+
+
+def is_imagenet_22k(class_names: Sequence[str]) -> bool:
+    """Whether these are its 21,841 classes, by name or by WordNet id."""
+    return tuple(class_names) in (imagenet_22k_names(), tuple(imagenet_22k()))
 
 
 def match_classes(names: tuple[str, ...], known: tuple[str, ...]) -> list[int]:

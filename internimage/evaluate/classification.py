@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..classifier import Classifier
@@ -103,13 +102,6 @@ class Scores:
                 top5 = "" if score.top5 is None else f"{score.top5:.2f}"
                 row = (score.name, score.pictures, f"{score.top1:.2f}", top5, score.taken_for, score.taken_times)
                 writer.writerow(row)
-
-    def confusion_counts(self) -> Tensor:
-        """The confusion matrix (classes, classes), int64: true classes down, answers across."""
-        counts = torch.zeros(len(self.class_names), len(self.class_names), dtype=torch.int64)
-        for truth, answer, count in self.confusion:
-            counts[truth, answer] = count
-        return counts
 
     def worst_mistakes(self, limit: int) -> tuple[Mistake, ...]:
         """The wrong answers that the model was surest of, surest first."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data.order import Share
 from ..data.seeds import mixed
+from ..devices import moved
 from .checkpoint import Checkpoints
 from .nan_guard import first_bad_layer
 from .state import TrainingState
@@ -136,7 +137,7 @@ def train_step(
         seed_for(state, share, index)
         with strategy.exchange(last=index == len(micro_batches) - 1):
             with strategy.autocast():
-                parts = state.task.loss(strategy.module, on_device(batch, state.processes.device))
+                parts = state.task.loss(strategy.module, moved(batch, state.processes.device))
             total = sum(parts.values(), start=torch.zeros((), device=state.processes.device)) / len(micro_batches)
             for name, part in {**parts, "total": total * len(micro_batches)}.items():
                 losses[name] = losses.get(name, 0.0) + float(part.detach()) / len(micro_batches)
@@ -213,17 +214,6 @@ def seed_for(state: TrainingState, share: Share, index: int) -> None:
     torch.manual_seed(mixed(_STREAM, state.recipe.seed, state.step, share.number(index)))
 
 
-def on_device(batch: Any, device: torch.device) -> Any:
-    """A batch on a device: tensors, in tuples, lists and dictionaries."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: on_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(on_device(value, device) for value in batch)
-    return batch
-
-
 def _is_due(state: TrainingState, conduct: Conduct, clock: _Clock) -> bool:
     """Whether to save now; the first process decides by its clock."""
     if conduct.save_every_steps:
@@ -265,7 +255,7 @@ def _give_up(
     _put_back(buffers)  # else the statistics of a batch norm would be named for what the batch did to them
     for index, batch in enumerate(micro_batches):
         seed_for(state, share, index)
-        found = first_bad_layer(state.strategy, state.task, on_device(batch, state.processes.device))
+        found = first_bad_layer(state.strategy, state.task, moved(batch, state.processes.device))
         layers = [name for name in state.processes.gather(found) if name]
         if layers:
             break

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..processes import Processes
 from ..recipes.training import TrainingRecipe
@@ -100,7 +101,7 @@ class TrainingState:
 def new_state(task: Task, recipe: TrainingRecipe, strategy: Strategy) -> TrainingState:
     """The state before the first step. Collective."""
     torch.manual_seed(recipe.seed)
-    model = task.make_model()
+    model = _made_once(task, strategy.processes)
     freeze_levels(model, recipe.frozen_levels)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
@@ -110,3 +111,20 @@ def new_state(task: Task, recipe: TrainingRecipe, strategy: Strategy) -> Trainin
         average = WeightAverage(strategy.named_tensors(), recipe.ema_decay, recipe.ema_warmup)
     scheduler = make_scheduler(strategy.optimizer, recipe, task.steps_per_epoch)
     return TrainingState(recipe=recipe, task=task, strategy=strategy, scheduler=scheduler, average=average)
+
+
+def _made_once(task: Task, processes: Processes) -> nn.Module:
+    """The model, on the device; the others take it from the first process, or a machine would hold many copies of it.
+
+    Random values are drawn and files are read on the host, which has less memory for each process than cards have.
+    """
+    if processes.is_first:
+        model = task.make_model()
+        task.load_pretrained(model)
+        model = model.to(processes.device)
+    else:
+        with torch.device("meta"):
+            model = task.make_model()
+        model = model.to_empty(device=processes.device)
+    processes.take_from_first([*(parameter.detach() for parameter in model.parameters()), *model.buffers()])
+    return model

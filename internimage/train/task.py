@@ -26,7 +26,10 @@ class Task(Protocol):
     score: str
 
     def make_model(self) -> nn.Module:
-        """A fresh model, the same in every process."""
+        """A fresh model; processes other than the first make it on PyTorch's meta device, without contents."""
+
+    def load_pretrained(self, model: nn.Module) -> None:
+        """Put in the weights that training starts from, if any; called in the first process, which tells the others."""
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[Any]:
         """The micro-batches of this process for the steps from ``first_step`` to before ``last_step``, in order.

@@ -90,6 +90,17 @@ def test_train_and_val_folders_are_taken_as_they_are(internimage, model, folder,
     assert got.code == 0 and "20 more held out" in got.err
 
 
+def test_what_is_measured_on_may_lack_a_class(internimage, model, folder, tmp_path):
+    shutil.copytree(folder / "light", tmp_path / "val" / "light")
+    got = internimage(
+        "finetune", folder, "--val", tmp_path / "val", "--model", model, "--epochs", 1, "--output", "out", "--json"
+    )
+    assert got.code == 0 and "10 more held out" in got.err
+    assert internimage("evaluate", got.json["model"], "--data", tmp_path / "val", "--json").json["top1"] == (
+        pytest.approx(got.json["ema_top1"], abs=0.01)
+    )
+
+
 def test_it_is_resumed_with_the_same_recipe(internimage, model, folder):
     command = ("finetune", folder, "--model", model, "--epochs", 1, "--output", "out")
     assert internimage(*command).code == 0
@@ -132,8 +143,8 @@ def test_refusals(internimage, model, folder, tmp_path):
     assert "not on this machine" in refused(folder, "--model", model, "--device", "cuda:99")
     (tmp_path / "file").write_text("")
     assert "is a file, expected a folder" in refused(folder, "--model", model, "--output", tmp_path / "file")
-    (tmp_path / "val" / "light").mkdir(parents=True)
-    shutil.copy(folder / "light" / "0.png", tmp_path / "val" / "light")
+    (tmp_path / "val" / "other").mkdir(parents=True)
+    shutil.copy(folder / "light" / "0.png", tmp_path / "val" / "other")
     assert "1 class folders and the data set 2" in refused(folder, "--val", tmp_path / "val")
     (tmp_path / "list.csv").write_text("path,label\nlight/0.png,one\n")
     assert "list.csv" in refused(tmp_path / "list.csv")

@@ -78,6 +78,31 @@ def test_what_a_killed_run_left_half_written_is_removed(internimage, tmp_path):
     assert not [name for name in os.listdir("out") if name.endswith(".part")]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="locks are of POSIX")
+def test_a_second_run_into_the_same_folder_is_refused_while_the_first_goes_on(internimage):
+    script = "from internimage.files import sole_writer\nwith sole_writer('out'): print(flush=True); input()"
+    os.mkdir("out")
+    first = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    first.stdout.readline()
+    got = internimage(*SMOKE, "--epochs", 1, "--auto-resume")
+    assert_one_line(got, "another run is writing to out")
+    first.communicate("\n", timeout=60)
+    assert internimage(*SMOKE, "--epochs", 1, "--auto-resume").code == 0
+
+
+def test_a_process_that_has_lost_another_says_so_in_one_line(internimage, monkeypatch):
+    def lost(*arguments) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
+
+    monkeypatch.setattr(loop, "train_step", lost)
+    with pytest.raises(RuntimeError, match="closed by peer"):  # not in a process alone
+        internimage(*SMOKE)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+    assert_one_line(internimage(*SMOKE, "--auto-resume"), "another of the processes has ended")
+
+
 def test_float16_wants_a_card(internimage):
     got = internimage(*SMOKE, "--dtype", "float16", "--device", "cpu")
     assert_one_line(got, "dtype float16 wants a card to train on; on the CPU take bfloat16 or float32")

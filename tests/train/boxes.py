@@ -76,6 +76,9 @@ class Boxes:
         torch.manual_seed(0)
         return Network()
 
+    def load_pretrained(self, model: nn.Module) -> None:
+        pass
+
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[dict[str, Any]]:
         size = share.micro_batch_size(BATCH)
         for step in range(first_step, last_step):

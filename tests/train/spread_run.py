@@ -56,10 +56,16 @@ class Noise:
         if self.batch_norm:
             return create_model("internimage_femto", num_classes=3, channels=16, depths=(1, 1, 1, 1), in_chans=3)
         model = create_model("internimage_h", num_classes=3, **NETWORK)
+        self.made_on = next(model.parameters()).device.type
         for name, parameter in model.named_parameters():
             if name.endswith("offset.bias"):
                 nn.init.normal_(parameter)
         return model
+
+    def load_pretrained(self, model: nn.Module) -> None:
+        """Values that no process but the first sees in the making."""
+        with torch.no_grad():
+            list(model.parameters())[-1].add_(0.01)
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
         size = share.micro_batch_size(BATCH)
@@ -104,6 +110,7 @@ def held(state: TrainingState) -> dict[str, object]:
     local = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
     return {
         "world_size": state.processes.world_size,
+        "made_on": getattr(state.task, "made_on", None),
         "optimizer": type(getattr(model, "optimizer", optimizer)).__name__,
         "parameter": type(next(model.parameters())).__name__,
         "parameters": sum(tensor.numel() for tensor in state.strategy.named_tensors().values()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,21 +14,25 @@ from safetensors import safe_open
 import internimage
 from internimage.data.augment import Augmentation
 from internimage.data.labelled import LabelledImages
+from internimage.data.labels import imagenet_22k, imagenet_22k_names
 from internimage.data.order import Share
 from internimage.data.split import stratified_split
 from internimage.data.synthetic import synthetic_pictures
+from internimage.evaluate.classes import match_part
 from internimage.processes import Processes
 from internimage.recipes import RECIPES, ClassificationRecipe, get_recipe
 from internimage.recipes.augmentation import Mixing
 from internimage.recipes.classification import smoke
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
 from internimage.train.classification.memory_source import PicturesInMemory, fingerprint
-from internimage.train.classification.sources import Reading, open_source
+from internimage.train.classification.sources import Reading, open_measured, open_source
 from internimage.train.classification.task import ClassificationTask
 from internimage.train.loop import fit, full_weights
 from internimage.train.state import new_state
 from internimage.train.strategies import make_strategy
+from internimage.weights.imagenet_22k import IMAGENET_1K_IN_22K, imagenet_1k_ids
 from internimage.weights.own import read_card
+from tests.data.made_up import save_noise
 
 from .toy import Watcher
 
@@ -123,9 +128,37 @@ def test_the_loss_is_smoothed_cross_entropy_and_the_measure_counts(monkeypatch):
 
     share = (made.source.held_out.labels == 0).double().mean().item()
     loss = F.cross_entropy(torch.tensor([[1.0, 0.0]]), torch.tensor([[share, 1 - share]])).item()
-    assert made.evaluate(Always(), ALONE) == {"top1": pytest.approx(100 * share), "loss": pytest.approx(loss)}
+    assert made.evaluate(Always(), ALONE) == {"top1": pytest.approx(100 * share), "loss": pytest.approx(loss, rel=1e-5)}
     made.source.held_out = made.source.held_out.subset(torch.arange(0))
     assert made.evaluate(Always(), ALONE) == {}
+
+
+@pytest.mark.parametrize("trained_on", [imagenet_22k_names(), tuple(imagenet_22k())], ids=["names", "WordNet ids"])
+def test_a_model_of_imagenet_22k_is_measured_on_imagenet_1k_by_its_thousand_outputs(trained_on):
+    class Stub(torch.nn.Module):
+        """Likes an output that is none of the thousand best, then that of class 3, then that of class 200."""
+
+        def forward(self, images):
+            logits = torch.zeros(len(images), 21841)
+            logits[:, 1], logits[:, IMAGENET_1K_IN_22K[3]], logits[:, IMAGENET_1K_IN_22K[200]] = 9.0, 7.0, 5.0
+            return logits
+
+    chosen, images = recipe(batch_size=4), torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    ids = imagenet_1k_ids()
+    held_out = LabelledImages(images=images, labels=torch.tensor([1, 1, 0, 1]), class_names=(ids[200], ids[3]))
+    learned = LabelledImages(images=images, labels=torch.arange(4), class_names=trained_on)
+    source = PicturesInMemory(chosen, learned, held_out, CPU)
+    got = ClassificationTask(chosen, source).evaluate(Stub(), ALONE)
+    loss = math.log(math.exp(7) + math.exp(5) + 998) - (7 * 3 + 5) / 4  # over the thousand alone
+    assert got == {"top1": 75.0, "top5": 100.0, "loss": pytest.approx(loss, rel=1e-5)}
+
+
+def test_pictures_of_imagenet_1k_are_opened_beside_those_of_22k(tmp_path):
+    """The numbers of a list are those of ImageNet-1K then, not of ImageNet-22K."""
+    (tmp_path / "val.txt").write_text("".join(f"{number}.png {number}\n" for number in range(1000)))
+    save_noise(tmp_path / "0.png", 0)
+    found = open_measured(str(tmp_path / "val.txt"), imagenet_22k_names())
+    assert match_part(found.class_names, imagenet_22k_names()).outputs == IMAGENET_1K_IN_22K
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 5, 60])

@@ -102,6 +102,12 @@ def test_really_runs_on_two_processes(runs, strategy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", SPREAD)
+def test_only_the_first_process_makes_a_whole_model(runs, strategy):
+    assert [row["made_on"] for row in rows(runs / strategy)] == ["cpu", "meta"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD)
 def test_each_process_holds_its_half_of_what_is_sharded(runs, strategy):
     """Shards are padded, by less than a hundredth here."""
     for row in rows(runs / strategy):

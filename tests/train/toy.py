@@ -36,6 +36,9 @@ class Line:
         drop = nn.Dropout(0.2) if self.batch_norm else nn.Identity()
         return nn.Sequential(nn.Linear(3, 8), norm, drop, nn.Linear(8, 1))
 
+    def load_pretrained(self, model: nn.Module) -> None:
+        pass
+
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[dict[str, Tensor]]:
         size = share.micro_batch_size(self.batch_size)
         for step in range(first_step, last_step):

@@ -14,6 +14,7 @@ from ...data.loaders import EvaluationBatches, SkippedPictures, evaluation_batch
 from ...data.order import Share
 from ...data.shards import Shards
 from ...data.training_transform import TrainingTransform
+from ...evaluate.classes import match_part
 from ...processes import Processes
 from ...recipes.classification import ClassificationRecipe
 from .source import check_classes, mixing_of
@@ -25,7 +26,7 @@ class PicturesFromFiles:
     """Two parts of pictures of any sizes.
 
     Args:
-        trained_on, held_out: ``held_out`` may be None. Their classes are the same.
+        trained_on, held_out: ``held_out`` may be None; its classes are some of the others.
         processes, accumulation: how a step is shared out.
         workers: processes that read, for each process that trains.
         bad: "skip" or "raise" where a picture cannot be read.
@@ -53,6 +54,7 @@ class PicturesFromFiles:
         self.order = make_order(trained_on, recipe.batch_size, recipe.seed, share, own_part=own_part)
         self.steps_per_epoch = self.order.steps_per_epoch
         self.fingerprint = fingerprint(trained_on) + _dealt_out(trained_on, share, own_part)
+        self.match = match_part((held_out or trained_on).class_names, self.class_names)
         self.held_out_count = 0 if held_out is None else len(held_out)
         self.mixing = mixing_of(recipe, len(self.class_names))
         self.device = processes.device if processes.device.type == "cuda" else None

@@ -18,7 +18,7 @@ from ...models import InternImageClassifier
 from ...recipes.classification import ClassificationRecipe
 from ...recipes.finetuning import finetuning_recipe, held_out_share
 from ...weights import catalog
-from .sources import subset
+from .sources import Pictures, open_measured, subset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +72,15 @@ def open_parts(data: str, val: str | None = None, held_out: float | None = None,
         raise ValueError("--val and --held-out both say what to measure on; give one of them")
     if held_out is not None and not 0 <= held_out < 1:
         raise ValueError(f"--held-out is {held_out}, expected 0 to below 1")
-    pictures = _by_position(data, "train")
-    names = pictures.class_names
-    if val is not None:
-        return Parts(pictures=pictures, val=_by_position(val, "val", names), share=0.0, seed=seed)
-    if held_out is None and has_split(data, "val"):
-        return Parts(pictures=pictures, val=_by_position(data, "val", names), share=0.0, seed=seed)
+    pictures = _by_position(open_dataset(data, "train"), data)
+    if val is not None or (held_out is None and has_split(data, "val")):
+        measured = _by_position(open_measured(val or data, pictures.class_names), val or data)
+        return Parts(pictures=pictures, val=measured, share=0.0, seed=seed)
     share = held_out_share(len(pictures)) if held_out is None else held_out
     return Parts(pictures=pictures, val=None, share=share, seed=seed)
 
 
-def _by_position(data: str, split: str, class_names: tuple[str, ...] | None = None) -> PictureDataset:
-    opened = open_dataset(data, split, class_names=class_names)
+def _by_position(opened: Pictures, data: str) -> PictureDataset:
     if isinstance(opened, Shards):
         raise ValueError(
             f"{data} are shards, of which no part can be held out; unpack them, or use `internimage train` with --val"

@@ -12,6 +12,7 @@ from ...data.augment import augment, resize
 from ...data.labelled import LabelledImages
 from ...data.order import EpochOrder, Share
 from ...data.seeds import mixed, seeded
+from ...evaluate.classes import match_part
 from ...processes import Processes
 from ...recipes.classification import ClassificationRecipe
 from .source import check_classes, mixing_of
@@ -34,6 +35,7 @@ class PicturesInMemory:
         check_classes(trained_on.class_names)
         self.recipe, self.trained_on, self.held_out, self.device = recipe, trained_on, held_out, device
         self.class_names = trained_on.class_names
+        self.match = match_part(held_out.class_names, self.class_names)
         self.mixing = mixing_of(recipe, len(self.class_names))
         self.order = EpochOrder(len(trained_on), recipe.batch_size, recipe.seed)
         self.steps_per_epoch = self.order.steps_per_epoch

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...data.mixing import Mixing
 from ...data.order import Share
+from ...evaluate.classes import ClassMatch
 from ...processes import Processes
 from ...recipes.classification import ClassificationRecipe
 
@@ -17,12 +18,14 @@ from ...recipes.classification import ClassificationRecipe
 class Source(Protocol):
     """Labelled pictures in two parts: what is trained on, and what is held out.
 
-    ``steps_per_epoch`` counts optimizer steps; ``fingerprint`` tells the pictures from others, in words.
+    ``steps_per_epoch`` counts optimizer steps; ``fingerprint`` tells the pictures from others, in words. ``match`` says
+    which outputs compete for the pictures held out, whose classes may be some of those trained on.
     """
 
     class_names: tuple[str, ...]
     steps_per_epoch: int
     fingerprint: str
+    match: ClassMatch
 
     @property
     def held_out_count(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ...data.order import EpochOrder, Share
 from ...data.shards import Shards
 from ...data.split import stratified_split
 from ...data.stored import StoredPictures
+from ...evaluate.classes import is_imagenet_22k
 from ...processes import Processes
 from ...recipes.classification import DATASETS, ClassificationRecipe
 from .file_source import PicturesFromFiles
@@ -108,11 +109,16 @@ def open_parts(recipe: ClassificationRecipe, reading: Reading) -> tuple[Pictures
     if not isinstance(whole, Shards):
         check_every_class(whole)
     if reading.val or has_split(recipe.data, "val"):
-        return whole, open_dataset(reading.val or recipe.data, "val", class_names=whole.class_names)
+        return whole, open_measured(reading.val or recipe.data, whole.class_names)
     if isinstance(whole, Shards) or not recipe.held_out:
         return whole, None  # shards are read in their own order: measure on others, with --val
     mine, apart = stratified_split(whole.labels, recipe.held_out, recipe.seed)
     return subset(whole, mine), subset(whole, apart)
+
+
+def open_measured(data: str, class_names: Sequence[str]) -> Pictures:
+    """Pictures to measure on, of classes among ``class_names``; for ImageNet-22K they are of ImageNet-1K."""
+    return open_dataset(data, "val", class_names=None if is_imagenet_22k(class_names) else class_names)
 
 
 def subset(pictures: PictureDataset, indices: Tensor) -> PictureDataset:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ...backbones.config import InternImageConfig
 from ...data.order import Share
-from ...devices import pick_dtype
+from ...devices import moved, pick_dtype
+from ...evaluate.answers import TOP, Batch, judge
 from ...models import InternImageClassifier, get_config
 from ...processes import Processes
 from ...recipes.classification import ClassificationRecipe
 from ...weights.own import ModelCard, save_model
-from ..loop import on_device
 from .pretrained import start_from_pretrained
 from .source import Source
 from .timm_peer import is_peer, make_peer, save_peer
@@ -45,15 +45,19 @@ class ClassificationTask:
         self.steps_per_epoch, self.fingerprint = source.steps_per_epoch, source.fingerprint
 
     def make_model(self) -> nn.Module:
-        """The recipe's model, with its pretrained weights or with initial values that follow from its seed."""
+        """The recipe's model, with initial values that follow from its seed."""
         torch.manual_seed(self.recipe.seed)
         if is_peer(self.recipe):
             return make_peer(self.recipe, len(self.source.class_names))
-        model = InternImageClassifier(self._config(self.recipe.drop_path_rate), len(self.source.class_names))
-        if self.fresh and self.recipe.pretrained:
-            report = start_from_pretrained(model, self.recipe)
-            self.remarks = [f"starts from {self.recipe.pretrained}", *report.converted, *report.notes]
-        return model
+        return InternImageClassifier(self._config(self.recipe.drop_path_rate), len(self.source.class_names))
+
+    def load_pretrained(self, model: nn.Module) -> None:
+        """Start from the recipe's pretrained weights, where it has some."""
+        if not self.fresh or not self.recipe.pretrained:
+            return
+        assert isinstance(model, InternImageClassifier)
+        report = start_from_pretrained(model, self.recipe)
+        self.remarks = [f"starts from {self.recipe.pretrained}", *report.converted, *report.notes]
 
     def _config(self, drop_path_rate: float) -> InternImageConfig:
         changes = {"in_chans": self.recipe.channels, "drop_path_rate": drop_path_rate, **self.recipe.model_changes}
@@ -91,18 +95,20 @@ class ClassificationTask:
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, processes: Processes) -> dict[str, float]:
-        """``top1`` and, for more than five classes, ``top5`` of the pictures held out, in percent; their ``loss``."""
+        """``top1`` and, for more than five classes, ``top5`` of the pictures held out, in percent; their ``loss``.
+
+        A model of ImageNet-22K answers for ImageNet-1K with those thousand outputs, as it is evaluated.
+        """
         sums = torch.zeros(4, dtype=torch.float64)
         for batch in self.source.evaluation_batches(processes):
-            inputs, labels = on_device(batch, processes.device)
-            logits = self._logits(model, inputs).float()
-            known = labels >= 0
-            sums += _counts(logits[known], labels[known])
+            inputs, labels = moved(batch, processes.device)
+            known = (labels >= 0).nonzero()[:, 0]
+            sums += _counts(judge(known, *self.source.match.of(self._logits(model, inputs)[known], labels[known])))
         pictures, top1, top5, loss = processes.sum(sums).tolist()
         if not pictures:
             return {}
         scores = {"top1": 100 * top1 / pictures, "loss": loss / pictures}
-        return {**scores, "top5": 100 * top5 / pictures} if len(self.source.class_names) > 5 else scores
+        return {**scores, "top5": 100 * top5 / pictures} if len(self.source.match.names) > TOP else scores
 
     def save(self, path: str | Path, weights: Mapping[str, Tensor], scores: Mapping[str, float]) -> None:
         """One file that ``internimage.load`` and every command take; ``scores`` are of the pictures held out."""
@@ -123,8 +129,7 @@ class ClassificationTask:
         save_model(path, {n: w.to(stored) if w.is_floating_point() else w for n, w in weights.items()}, card)
 
 
-def _counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """Pictures, right ones, right ones among five, summed cross-entropy: (4,), float64, on the CPU."""
-    best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-    loss = F.cross_entropy(logits, labels, reduction="sum")
-    return torch.stack([loss.new_tensor(len(labels)), best[:, 0].sum(), best.any(1).sum(), loss]).cpu().double()
+def _counts(said: Batch) -> Tensor:
+    """Pictures, right ones, right ones among five, summed cross-entropy: (4,), float64."""
+    each = (torch.ones_like(said.loss), said.best == said.labels, said.in_top5, said.loss)
+    return torch.stack([values.double().sum() for values in each])
