@@ -173,8 +173,8 @@ def _passing(setting: Setting, sizes: _Sizes, peak: Peak) -> tuple[int, int, int
     bucket = _FLOAT32 * _bucket(sizes)
     if strategy == "single":
         return learning, activations, 0
-    if strategy == "ddp":  # they are parts of its buckets, which stay
-        return learning, peak.without_gradients, 0
+    if strategy == "ddp":  # they are parts of its buckets, which stay; those of a micro-batch before the last are not
+        return learning, peak.without_gradients, learning if accumulated else 0
     if strategy == "deepspeed-1":
         return learning, activations, bucket
     shard = learning // setting.processes

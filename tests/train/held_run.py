@@ -9,10 +9,11 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from internimage.bench.memory import peak_allocation
 from internimage.data.order import Share
+from internimage.models import create_model
 from internimage.processes import started_processes, stop_processes
 from internimage.train.checkpoint import Checkpoints
 from internimage.train.loop import train_step
@@ -20,6 +21,18 @@ from internimage.train.state import new_state
 from internimage.train.strategies import make_strategy
 
 from .spread_run import Noise, recipe
+
+
+class Sized(Noise):
+    """A network as the request says."""
+
+    def __init__(self, request: dict) -> None:
+        super().__init__()
+        self.request = request
+
+    def make_model(self) -> nn.Module:
+        changes = {name: tuple(value) if isinstance(value, list) else value for name, value in self.request["changes"]}
+        return create_model(self.request["model"], num_classes=self.request["num_classes"], **changes)
 
 
 def bytes_held() -> int:
@@ -40,7 +53,7 @@ def most_held(folder: Path, request: dict) -> int:
     """Bytes that this process holds at most in a step, once its states are there."""
     before, processes = bytes_held(), started_processes("cpu")
     strategy = make_strategy(request["strategy"], processes, offload=request["offload"])
-    state = new_state(Noise(), recipe(dtype=request["dtype"]), strategy)
+    state = new_state(Sized(request), recipe(dtype=request["dtype"]), strategy)
     share = Share(processes.rank, processes.world_size, request["accumulation"])
     size, side = share.micro_batch_size(request["batch_size"]), request["image_size"]
     batch = (torch.randn(size, 3, side, side), torch.zeros(size, dtype=torch.int64))

@@ -12,8 +12,7 @@ import pytest
 
 from internimage.planning.budget import Setting, budget
 
-from .spread_run import NETWORK
-from .test_memory import WITHIN
+from .test_memory import SMALL, WITHIN
 from .test_spread import OFFLOADED, ROOT, SPREAD
 
 CASES = [
@@ -29,9 +28,9 @@ CASES = [
 def test_each_of_two_processes_holds_what_the_plan_says(tmp_path, strategy, offload, accumulation, dtype):
     """On the device and, offloaded, on the host: here they are one."""
     setting = Setting(
-        model="internimage_h",
-        changes=tuple(NETWORK.items()),
-        num_classes=3,
+        model="internimage_b",
+        changes=tuple(SMALL.items()),
+        num_classes=10,
         batch_size=8 * accumulation,
         image_size=64,
         dtype=dtype,
