@@ -52,7 +52,7 @@ def internimage_l_22k_192() -> ClassificationRecipe:
 
     From table 7 of the paper (arXiv 2211.05778), which states neither the last learning rate nor an average: the former
     is the released default, the latter is off. How the released file went on from 192 to 384 pixels is not public.
-    All pictures are trained on; ``--val imagenet/`` measures on ImageNet-1K, ``--set held_out=0.004`` on a few of these.
+    All pictures are trained on; ``--val imagenet/`` measures on ImageNet-1K, ``--set held_out=0.004`` keeps a few out.
 
     Cost: 90 epochs x 14,197,122 images at 192x192, 4,096 a step, 263.4 M parameters; time not measured here.
     Published: none.
