@@ -76,7 +76,9 @@ class Processes:
         """Overwrite tensors, which lie on the device, with those of the first process."""
         if self.world_size > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, 0)
+                contiguous = tensor.contiguous()  # other layouts are not broadcast
+                dist.broadcast(contiguous, 0)
+                tensor.copy_(contiguous)
 
     def wait(self) -> None:
         """Until all are here."""
