@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..recipes import ClassificationRecipe
 
 HELD_OUT = "held_out.html"
+_SHOWS = "which of the held-out pictures are taken for what"
 
 
 def finetune(
@@ -91,6 +92,7 @@ def finetune(
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "dtype": dtype}
     recipe = training.overridden(recipe, {key: value for key, value in given.items() if value is not None}, set_ or [])
     folder = output or Path("runs") / f"finetune_{recipe.subject}"
+    pictures, apart = parts.both()
     running = training.Running(
         workers=workers,
         bad_pictures=bad_pictures,
@@ -108,8 +110,8 @@ def finetune(
         resume=resume,
         auto_resume=auto_resume,
         json=json,
+        pages={HELD_OUT: _SHOWS} if apart is not None else None,
     )
-    pictures, apart = parts.both()
     code = training.run(recipe, folder, running, (pictures, apart))
     if code == 0 and apart is not None and is_first_process():
         _measure(folder, recipe, apart, running)
@@ -133,5 +135,5 @@ def _measure(folder: Path, recipe: ClassificationRecipe, apart: PictureDataset, 
         return
     where = f"{recipe.data}, the part held out"
     page = write_evaluation_report(folder / HELD_OUT, summary_of(scores, classifier, apart, where, published=None))
-    messenger().print(text(f"{page}: which of the held-out pictures are taken for what"))
+    messenger().print(text(f"{page}: {_SHOWS}"))
     messenger().print(text(f"use it: internimage classify PICTURE --model {shlex.quote(str(model))}"))

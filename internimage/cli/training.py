@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,7 +97,10 @@ AutoResume = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """How a run is conducted; none of it changes what comes out, but for rounding in another order."""
+    """How a run is conducted; none of it changes what comes out, but for rounding in another order.
+
+    ``pages`` are written after the training, into its folder: names, and what they show.
+    """
 
     val: str = ""
     workers: int | None = None
@@ -116,6 +119,7 @@ class Running:
     resume: bool = False
     auto_resume: bool = False
     json: bool = False
+    pages: Mapping[str, str] | None = None
 
 
 def overridden(recipe: ClassificationRecipe, given: dict[str, Any], settings: list[str]) -> ClassificationRecipe:
@@ -282,7 +286,7 @@ def _run(
         write_run_report(task, state, folder, finished=False)
         err.print(text(f"stopped after step {state.step}; the same command with --resume continues"))
         return 128 + stop.signal if stop.signal else 1
-    _finish(task, state, weights, folder, running.json)
+    _finish(task, state, weights, folder, running)
     return 0
 
 
@@ -313,7 +317,7 @@ def introduction(task: ClassificationTask, state: TrainingState, folder: Path) -
 
 
 def _finish(
-    task: ClassificationTask, state: TrainingState, weights: dict[str, Tensor], folder: Path, json: bool
+    task: ClassificationTask, state: TrainingState, weights: dict[str, Tensor], folder: Path, running: Running
 ) -> None:
     """Write the trained model and say how good it is."""
     from ..train.classification.run_report import write_run_report
@@ -324,8 +328,8 @@ def _finish(
     scores = {name: last[f"{prefix}{name}"] for name in ("top1", "top5") if f"{prefix}{name}" in last}
     model = folder / f"{task.recipe.name}.safetensors"
     task.save(model, weights, scores)
-    report = write_run_report(task, state, folder, finished=True)
-    if json:
+    report = write_run_report(task, state, folder, finished=True, more=running.pages)
+    if running.json:
         told = {"model": str(model), "report": str(report), "steps": state.step}
         print_json({"recipe": task.recipe.name, **told, **last})
         return

@@ -44,6 +44,7 @@ def test_own_classes_from_a_file(internimage, model, folder):
         path.name for path in Path("runs/finetune_pets").iterdir()
     }
     assert "pets, the part held out" in Path("runs/finetune_pets/held_out.html").read_text()
+    assert "held_out.html" in Path(got.json["report"]).read_text(encoding="utf-8")
     classifier = package.load(got.json["model"], device="cpu")
     assert classifier.class_names == ("dark", "light") and classifier.note == "trained on pets, 2 classes"
     assert classifier.preprocessing == package.load(model, device="cpu").preprocessing

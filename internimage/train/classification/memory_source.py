@@ -17,7 +17,7 @@ from ...processes import Processes
 from ...recipes.classification import ClassificationRecipe
 from .source import check_classes, mixing_of
 
-_EVALUATION_BATCH = 250
+_EVALUATION_BATCH = 100
 _STREAM = 3  # sets these random numbers apart from those of transforms and mixing
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,14 @@ _HOLDS = {
 }
 
 
-def write_run_report(task: ClassificationTask, state: TrainingState, folder: Path, finished: bool) -> Path:
-    """Write ``report.html`` into the folder of the run."""
+def write_run_report(
+    task: ClassificationTask,
+    state: TrainingState,
+    folder: Path,
+    finished: bool,
+    more: Mapping[str, str] | None = None,
+) -> Path:
+    """Write ``report.html`` into the folder of the run; ``more`` files will lie there, and hold what is said."""
     recipe = task.recipe
     parent = recipe.name if recipe.name in RECIPES else recipe.parent
     final = folder / f"{recipe.name}.safetensors"
@@ -46,7 +53,7 @@ def write_run_report(task: ClassificationTask, state: TrainingState, folder: Pat
             machine=_machine(state),
             finished=finished,
             skipped=task.source.skipped(),
-            files=files,
+            files={**files, **(more or {})},
             commands=_commands(final, recipe.data) if finished else (),
         ),
     )
