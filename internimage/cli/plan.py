@@ -113,7 +113,9 @@ def _rows(setting: Setting) -> Rows:
 
     return {
         (strategy, offload): budget(replace(setting, strategy=strategy, offload=offload))
-        for strategy, offload in dict.fromkeys([*ways(setting.processes), (setting.strategy, setting.offload)])
+        for strategy, offload in dict.fromkeys(
+            [*ways(setting.processes, setting.optimizer), (setting.strategy, setting.offload)]
+        )
     }
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from ..models import create_model
 from ..recipes.training import TrainingRecipe
 from ..train.optim import freeze_levels
+from ..train.strategies.base import WHOLE
 from .memory import Peak, Step, step_peak
 
 _FLOAT32 = 4
@@ -27,7 +28,7 @@ class Setting:
         batch_size: images of one optimizer step, over all processes and all accumulated parts of it.
         image_size: their sides, in pixels.
         dtype: of the computation; weights are float32.
-        optimizer: "adamw" or "sgd".
+        optimizer: "adamw", "sgd" or "muon".
         average: whether a running average of the weights is kept.
         checkpointing: whether blocks keep their inputs only for the backward pass.
         frozen_levels: those that do not learn.
@@ -62,6 +63,8 @@ class Setting:
             raise ValueError(f"strategy {self.strategy} cannot offload; those that can: {', '.join(CAN_OFFLOAD)}")
         if self.strategy == "single" and self.processes > 1:
             raise ValueError(f"strategy single is for one process, there are {self.processes}; try ddp")
+        if self.optimizer == "muon" and self.strategy not in WHOLE:
+            raise ValueError(f"optimizer muon goes with strategies {' and '.join(WHOLE)}, not with {self.strategy}")
 
     @property
     def micro_batch_size(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..train.strategies.base import STRATEGIES
+from ..train.strategies.base import STRATEGIES, WHOLE
 from .budget import CAN_OFFLOAD, Setting, budget
 
 GIB = 2**30
@@ -27,9 +27,11 @@ blocks were checkpointed, nor what their buckets were.
 """
 
 
-def ways(processes: int) -> Iterator[tuple[str, bool]]:
+def ways(processes: int, optimizer: str = "adamw") -> Iterator[tuple[str, bool]]:
     """Strategies for so many processes, each without and, where it can, with offload."""
     names = [name for name in STRATEGIES if name != "single"] if processes > 1 else ["single", *STRATEGIES[2:]]
+    if optimizer == "muon":
+        names = [name for name in names if name in WHOLE]
     for name in names:
         yield name, False
     for name in names:
@@ -61,7 +63,7 @@ def remedies(setting: Setting, memory_gib: float, most: int = 3) -> list[Setting
 def _candidates(setting: Setting) -> Iterator[Setting]:
     """Smaller micro-batches, checkpointing, both; then the same under strategies that share out more."""
     order = [(setting.strategy, setting.offload)]
-    order += [way for way in ways(setting.processes) if _shares_more(way, setting)]
+    order += [way for way in ways(setting.processes, setting.optimizer) if _shares_more(way, setting)]
     for strategy, offload in order:
         here = replace(setting, strategy=strategy, offload=offload)
         for checkpointing in dict.fromkeys((setting.checkpointing, True)):

@@ -31,7 +31,9 @@ class TrainingRecipe:
             them as they are.
         schedule: "cosine" to ``min_lr``, "linear" to 1 % of ``lr``, or "step": times ``decay_rate`` every
             ``decay_epochs``.
-        optimizer: "adamw" with ``betas`` and ``eps``, or "sgd" with Nesterov's ``momentum``.
+        optimizer: "adamw" with ``betas`` and ``eps``, "sgd" with Nesterov's ``momentum``, or "muon" of timm with both:
+            steps of matrices and kernels are made orthogonal, about as long as AdamW's; vectors and biases go by
+            NAdamW. It learns more in a step, and wants whole matrices: strategies that shard them refuse it.
         weight_decay: of matrices and kernels; vectors and biases have none.
         clip_grad: the largest norm of all gradients together; None is without limit.
         ema_decay: how much of the average of the weights stays at each step; 0 keeps no average.
@@ -173,7 +175,7 @@ _RULES: dict[str, Rule] = {
     "schedule": one_of(("cosine", "linear", "step")),
     "decay_epochs": POSITIVE,
     "decay_rate": _FRACTION,
-    "optimizer": one_of(("adamw", "sgd")),
+    "optimizer": one_of(("adamw", "sgd", "muon")),
     "betas": tuple_of(SHARE_BELOW_ONE, 2, "two numbers from 0 to below 1"),
     "eps": POSITIVE,
     "momentum": (lambda v: _is_number(v) and 0 < v < 1, "a number between 0 and 1"),

@@ -34,6 +34,10 @@ def make_optimizer_of(groups: list[dict[str, Any]], recipe: TrainingRecipe) -> t
     rate = recipe.rates.lr
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=True)
+    if recipe.optimizer == "muon":
+        from timm.optim import Muon
+
+        return Muon(groups, lr=rate, momentum=recipe.momentum, nesterov=True, betas=recipe.betas)
     return torch.optim.AdamW(groups, lr=rate, betas=recipe.betas, eps=recipe.eps, fused=True)
 
 

@@ -15,6 +15,7 @@ from .ema import WeightAverage
 from .optim import freeze_levels, make_optimizer
 from .schedule import make_scheduler
 from .strategies import Strategy
+from .strategies.base import WHOLE
 from .task import Task
 
 
@@ -99,7 +100,16 @@ class TrainingState:
 
 
 def new_state(task: Task, recipe: TrainingRecipe, strategy: Strategy) -> TrainingState:
-    """The state before the first step. Collective."""
+    """The state before the first step. Collective.
+
+    Raises:
+        ValueError: the strategy does not go with the recipe.
+    """
+    if recipe.optimizer == "muon" and strategy.name not in WHOLE:
+        raise ValueError(
+            f"optimizer muon needs whole matrices, which strategy {strategy.name} shards; take --strategy ddp, or "
+            "--set optimizer=adamw with rates for it"
+        )
     torch.manual_seed(recipe.seed)
     model = _made_once(task, strategy.processes)
     freeze_levels(model, recipe.frozen_levels)

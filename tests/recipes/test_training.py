@@ -28,7 +28,7 @@ RECIPE = TrainingRecipe(name="toy", epochs=2, batch_size=4, lr=0.05)
         ({"warmup_epochs": -1}, "warmup_epochs is -1, expected a number >= 0"),
         ({"rates_for_batch": 0}, "rates_for_batch is 0, expected an integer >= 1, or None"),
         ({"schedule": "cosin"}, "schedule is 'cosin', expected one of 'cosine', 'linear', 'step'"),
-        ({"optimizer": "lamb"}, "optimizer is 'lamb', expected one of 'adamw', 'sgd'"),
+        ({"optimizer": "lamb"}, "optimizer is 'lamb', expected one of 'adamw', 'sgd', 'muon'"),
         ({"betas": (0.9,)}, r"betas is \(0.9,\), expected two numbers"),
         ({"betas": (0.9, 1.0)}, "expected two numbers from 0 to below 1"),
         ({"momentum": 0.0}, "momentum is 0.0, expected a number between 0 and 1"),

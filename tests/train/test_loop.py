@@ -54,6 +54,7 @@ def assert_identical(one, other):
         ({"dtype": "bfloat16"}, {}),
         ({"seed": 3, "clip_grad": None}, {}),
         ({"optimizer": "sgd", "schedule": "step"}, {}),
+        ({"optimizer": "muon"}, {}),
     ],
     ids=str,
 )

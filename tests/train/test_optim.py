@@ -7,9 +7,14 @@ import torch
 from torch import nn
 
 import internimage
+from internimage.processes import Processes
 from internimage.recipes.training import TrainingRecipe
 from internimage.train.layer_decay import classification_paces, dense_prediction_paces
 from internimage.train.optim import freeze_levels, make_optimizer
+from internimage.train.state import new_state
+from internimage.train.strategies import make_strategy
+
+from .toy import Line
 
 
 def meta(name: str) -> nn.Module:
@@ -110,6 +115,24 @@ def test_the_kind_of_optimizer_and_its_numbers():
     assert adamw.defaults["eps"] == 1e-6 and [group["weight_decay"] for group in adamw.param_groups] == [0.3, 0.0]
     sgd = make_optimizer(model, recipe(optimizer="sgd", momentum=0.7))
     assert isinstance(sgd, torch.optim.SGD) and sgd.defaults["momentum"] == 0.7 and sgd.defaults["nesterov"]
+
+
+def test_muon_makes_steps_of_matrices_orthogonal_and_leaves_vectors_to_adam():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6))
+    optimizer = make_optimizer(model, recipe(optimizer="muon", lr=0.01, weight_decay=0.0))
+    weight, bias = model[0].weight.detach().clone(), model[1].bias.detach().clone()
+    (model(torch.randn(16, 8)) * torch.randn(6)).square().sum().backward()
+    optimizer.step()
+    lengths = torch.linalg.svdvals(weight - model[0].weight.detach()) / (0.01 * 0.2 * 8**0.5)
+    assert 0.6 < lengths[:5].min() and lengths.max() < 1.4  # near one but for the direction that the norm takes away
+    moved = (bias - model[1].bias).detach().abs()
+    torch.testing.assert_close(moved, moved[:1].expand(6), rtol=1e-3, atol=0)  # by signs, as Adam's first step
+
+
+def test_muon_is_refused_where_matrices_are_in_shards():
+    with pytest.raises(ValueError, match="muon needs whole matrices, which strategy fsdp2 shards; take --strategy ddp"):
+        new_state(Line(), recipe(optimizer="muon"), make_strategy("fsdp2", Processes()))
 
 
 def test_what_a_model_spares_from_decay_is_spared():

@@ -14,6 +14,9 @@ from ...recipes.training import TrainingRecipe
 
 STRATEGIES = ("single", "ddp", "fsdp2", "deepspeed-1", "deepspeed-2", "deepspeed-3")
 
+WHOLE = ("single", "ddp")
+"""Those whose optimizer sees whole matrices."""
+
 
 class Strategy(Protocol):
     """Model and optimizer as an engine runs them.
