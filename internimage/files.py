@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 
 def make_folder(folder: str | Path, option: str) -> None:
@@ -51,19 +52,31 @@ def sole_writer(folder: str | Path) -> Iterator[bool]:
         yield True
         return
     lock = Path(folder) / ".lock"
-    with open(lock, "w") as file:
-        alone = True
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with workers that live longer
-        except (BlockingIOError, PermissionError):
-            alone = False
-        except OSError:  # a network file system that does not lock
-            pass
-        try:
-            yield alone
-        finally:
-            if alone:
-                lock.unlink(missing_ok=True)
+    while True:
+        with open(lock, "w") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with workers that live on
+                alone = True
+            except (BlockingIOError, PermissionError):
+                alone = False
+            except OSError:  # a network file system that does not lock
+                alone = True
+            if alone and not _is_still(lock, file):
+                continue  # the one before took it away meanwhile
+            try:
+                yield alone
+            finally:
+                if alone:
+                    lock.unlink(missing_ok=True)
+            return
+
+
+def _is_still(path: Path, file: IO[str]) -> bool:
+    """Whether a file that was opened is what its path leads to."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def remove_unfinished(folder: str | Path) -> None:

@@ -18,6 +18,7 @@ from .devices import pick_device
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # of torchrun and accelerate launch
 _SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
 _SLURM_PORT = "29501"
+_GONE = ("closed by peer", "reset by peer", "broken pipe", "remote process exited", "timed out", "timeout")
 _PATIENCE = timedelta(hours=1)  # the others wait while the first process writes; for cards the default is ten minutes
 
 
@@ -132,7 +133,7 @@ def lost_others(error: RuntimeError) -> bool:
     """Whether an error says that another process no longer answers, which has said why itself."""
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return False
-    return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+    return any(words in str(error).lower() for words in _GONE)
 
 
 def is_first_process() -> bool:

@@ -139,7 +139,7 @@ def _is_expected(error: Exception) -> bool:
     """Whether the message alone tells the person at the keyboard what to do."""
     if isinstance(error, BrokenPipeError):
         return False
-    if isinstance(error, (ValueError, OSError, FloatingPointError)):
+    if isinstance(error, (ValueError, OSError, FloatingPointError, MemoryError)):
         return True
     dispatch = sys.modules.get("internimage.ops.dispatch")
     return dispatch is not None and isinstance(error, dispatch.BackendError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,22 +140,26 @@ def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any
     Args:
         parts: the pictures to learn from and those to measure on, where they are open already.
     """
+    import torch
+
     from ..processes import lost_others, started_processes, stop_processes
 
     processes = started_processes(running.device)
     try:
-        newest = _newest_checkpoint(folder, running, processes)
-        if running.deterministic:
-            _be_deterministic()
-        source = _open(recipe, running, processes, parts)
         with _claimed(folder, processes):
-            code = _run(recipe, source, folder, running, processes, newest)
+            newest = _newest_checkpoint(folder, running, processes)
+            if running.deterministic:
+                _be_deterministic()
+            code = _run(recipe, _open(recipe, running, processes, parts), folder, running, processes, newest)
         processes.wait()  # launchers end all processes when one ends as stopped, and the first still writes
         return code
     except RuntimeError as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        if isinstance(error, torch.OutOfMemoryError):
+            raise MemoryError(f"{first_line}; see `internimage plan`, or take a larger --accumulation") from error
         if not lost_others(error):
             raise
-        raise ConnectionError("another of the processes has ended; look for what it said") from error
+        raise ConnectionError(f"another of the processes has ended; look for what it said ({first_line})") from error
     finally:
         stop_processes()
 
@@ -219,12 +223,18 @@ def _claimed(folder: Path, processes: Processes) -> Iterator[None]:
     """Nobody else trains into this folder meanwhile: two runs would remove each other's checkpoints."""
     from ..files import make_folder, sole_writer
 
+    made = processes.is_first and not folder.exists()
     if processes.is_first:
         make_folder(folder, "--output")
-    with sole_writer(folder) if processes.is_first else nullcontext(True) as alone:
-        if any(processes.any_of(not alone)):
-            raise ValueError(f"another run is writing to {folder}; stop it, or choose another --output")
-        yield
+    try:
+        with sole_writer(folder) if processes.is_first else nullcontext(True) as alone:
+            if any(processes.any_of(not alone)):
+                raise ValueError(f"another run is writing to {folder}; stop it, or choose another --output")
+            yield
+    finally:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()  # nothing came of it
 
 
 def _be_deterministic() -> None:
@@ -306,12 +316,11 @@ def writers(state: TrainingState, folder: Path) -> list[Any]:
 def introduction(task: ClassificationTask, state: TrainingState, folder: Path) -> str:
     """What is about to be done, in one line."""
     recipe, processes = task.recipe, state.processes
-    parameters = sum(parameter.numel() for parameter in state.strategy.module.parameters())
     start = f", from step {state.step}" if state.step else ""
     many = f" on {processes.world_size} processes ({state.strategy.name})" if processes.world_size > 1 else ""
     held_out = f", {task.source.held_out_count:,} more held out" if task.source.held_out_count else ""
     return (
-        f"{recipe.name}: {parameters:,} parameters, {task.fingerprint}{held_out}, {recipe.epochs} epochs of "
+        f"{recipe.name}: {state.parameters:,} parameters, {task.fingerprint}{held_out}, {recipe.epochs} epochs of "
         f"{task.steps_per_epoch} steps{many}{start}; writing to {folder}"
     )
 

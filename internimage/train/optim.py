@@ -37,7 +37,7 @@ def make_optimizer_of(groups: list[dict[str, Any]], recipe: TrainingRecipe) -> t
     if recipe.optimizer == "muon":
         from timm.optim import Muon
 
-        return Muon(groups, lr=rate, momentum=recipe.momentum, nesterov=True, betas=recipe.betas)
+        return Muon(groups, lr=rate, momentum=recipe.momentum, nesterov=True, betas=recipe.betas, eps=recipe.eps)
     return torch.optim.AdamW(groups, lr=rate, betas=recipe.betas, eps=recipe.eps, fused=True)
 
 

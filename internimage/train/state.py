@@ -29,6 +29,7 @@ class TrainingState:
         history: a row an epoch.
         best: the best score so far, of the model ("model") and of the average ("average").
         seconds: spent so far, over all sittings.
+        parameters: how many numbers the model has, whatever of it this process holds.
     """
 
     recipe: TrainingRecipe
@@ -41,6 +42,7 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    parameters: int = 0
 
     @property
     def processes(self) -> Processes:
@@ -112,6 +114,7 @@ def new_state(task: Task, recipe: TrainingRecipe, strategy: Strategy) -> Trainin
         )
     torch.manual_seed(recipe.seed)
     model = _made_once(task, strategy.processes)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     freeze_levels(model, recipe.frozen_levels)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
@@ -120,7 +123,9 @@ def new_state(task: Task, recipe: TrainingRecipe, strategy: Strategy) -> Trainin
     if recipe.ema_decay:
         average = WeightAverage(strategy.named_tensors(), recipe.ema_decay, recipe.ema_warmup)
     scheduler = make_scheduler(strategy.optimizer, recipe, task.steps_per_epoch)
-    return TrainingState(recipe=recipe, task=task, strategy=strategy, scheduler=scheduler, average=average)
+    return TrainingState(
+        recipe=recipe, task=task, strategy=strategy, scheduler=scheduler, average=average, parameters=parameters
+    )
 
 
 def _made_once(task: Task, processes: Processes) -> nn.Module:

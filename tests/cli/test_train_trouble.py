@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from internimage.train import loop
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
@@ -101,6 +102,14 @@ def test_a_process_that_has_lost_another_says_so_in_one_line(internimage, monkey
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
     monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
     assert_one_line(internimage(*SMOKE, "--auto-resume"), "another of the processes has ended")
+
+
+def test_too_little_memory_ends_in_one_line_that_says_what_to_try(internimage, monkeypatch):
+    def full(*arguments) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore words")
+
+    monkeypatch.setattr(loop, "train_step", full)
+    assert_one_line(internimage(*SMOKE), "Tried to allocate 2.00 GiB", "`internimage plan`", "--accumulation")
 
 
 def test_float16_wants_a_card(internimage):
