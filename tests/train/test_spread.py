@@ -25,7 +25,7 @@ from .spread_run import STEPS, Noise
 ROOT = Path(__file__).resolve().parents[2]
 ZERO = ("deepspeed-1", "deepspeed-2", "deepspeed-3") if importlib.util.find_spec("deepspeed") else ()
 SPREAD = ("ddp", "fsdp2", *ZERO)
-OFFLOADED = ("fsdp2", *ZERO[1:])
+OFFLOADED = ("fsdp2", *ZERO)
 PARAMETERS = sum(parameter.numel() for parameter in Noise().make_model().parameters())
 SHARDED = ("fsdp2", "deepspeed-3")
 SGD = {"optimizer": "sgd", "lr": 0.05, "clip_grad": 0.5}  # its steps are as long as the gradients, unlike those of Adam

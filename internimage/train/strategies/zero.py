@@ -100,8 +100,16 @@ class Zero:
         if self.stage < 3:
             return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
         spread: Iterator[tuple[str, Any]] = self.model.named_parameters()
-        parameters = {name: parameter.ds_tensor.detach() for name, parameter in spread}
+        parameters = {name: self._shard_held(parameter) for name, parameter in spread}
         return {**parameters, **dict(self.model.named_buffers())}
+
+    def _shard_held(self, parameter: Any) -> Tensor:
+        """What this process holds in stage 3; behind the last number of a parameter stands anything, NaN too."""
+        shard = parameter.ds_tensor.detach()
+        ours = min(max(parameter.ds_numel - self.processes.rank * shard.numel(), 0), shard.numel())
+        if ours < shard.numel():
+            shard[ours:].zero_()
+        return shard
 
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
