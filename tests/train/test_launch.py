@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,21 @@ def test_slurm_starts_two_processes(alone, tmp_path):
     (out, err), (other_out, other_err) = map(ended, tasks)
     assert "on 2 processes (ddp)" in err and json.loads(out)["steps"] == 4
     assert other_out == "" and "writing to" not in other_err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes as Linux tells them")
+def test_when_one_process_is_killed_the_other_says_so_in_a_line(tmp_path):
+    endless = ("--epochs", "2000", "--output", str(tmp_path / "out"))
+    launcher = started(*TORCHRUN, "2", "-m", "internimage", *SMOKE, *endless)
+    while not (tmp_path / "out" / "metrics.csv").exists():
+        assert launcher.poll() is None
+        time.sleep(0.2)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    (second,) = [pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+    os.kill(int(second), signal.SIGKILL)
+    _, err = launcher.communicate(timeout=100)
+    assert launcher.returncode == 1 and "\nerror: another of the processes has ended; look for what it said" in err
 
 
 @pytest.mark.slow
