@@ -205,7 +205,7 @@ class Input(NamedTuple):
 
 
 INPUTS = {
-    "internimage_femto": Input(56, 10, (0.286,), (0.353,), "bilinear"),  # Fashion-MNIST, grey, enlarged
+    "internimage_femto": Input(112, 10, (0.286,), (0.353,), "bilinear"),  # Fashion-MNIST, grey, enlarged
     "internimage_t": Input(224),
     "internimage_s": Input(224),
     "internimage_b": Input(224),

@@ -22,7 +22,12 @@ from internimage.weights import catalog, read_card
 REPOSITORY = Path(__file__).parents[1]
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 TRAINING = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
-NOT_RUN = ("<!-- needs the network -->", "<!-- needs ImageNet -->", "<!-- starts several processes -->")
+NOT_RUN = (
+    "<!-- needs the network -->",
+    "<!-- needs ImageNet -->",
+    "<!-- starts several processes -->",
+    "<!-- takes hours without a card -->",
+)
 NETWORK = "<!-- needs the network -->"
 FENCE = re.compile(r"^(?P<before>[^\n]*)\n```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(match["language"], match["body"], match["before"] == NETWORK) for match in FENCE.finditer(TEXT)]

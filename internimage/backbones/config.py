@@ -193,7 +193,7 @@ SIZES: dict[str, InternImageConfig] = {
     "internimage_femto": replace(
         _BASE,
         channels=32,
-        depths=(1, 2, 3, 1),
+        depths=(2, 3, 3, 1),
         groups=(2, 4, 8, 16),
         in_chans=1,
         mlp_ratio=2.0,

@@ -187,6 +187,8 @@ def _print(
     line = f"{name}: {images} ({parts}), {setting.dtype}, {setting.optimizer}, {average}, {kept}"
     console.print(text(f"{line}. GiB of each process:"))
     console.print(_table(setting, rows, memory))
+    if setting.optimizer == "muon":
+        console.print(text("muon wants whole weights and gradients: the strategies that shard them refuse it"))
     if better is not None:
         console.print(text(_advice(setting, memory, better)))
     _print_released(released_estimates(setting))

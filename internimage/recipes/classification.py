@@ -147,19 +147,19 @@ _RULES: dict[str, Rule] = {
 
 
 def internimage_femto() -> ClassificationRecipe:
-    """The embedded model: Fashion-MNIST, 56x56 grey pixels, 55,000 pictures trained on and 5,000 held out.
+    """The embedded model: Fashion-MNIST, 112x112 grey pixels, 55,000 pictures trained on and 5,000 held out.
 
-    Cost: 54 epochs x 55,000 images at 56x56, 64 a step, 1.4 M parameters: 78 minutes on 2 cores, 86 to 90 seconds an
-    epoch where nothing else runs.
-    Ours: 93.52 % of the held-out and 93.62 % of the 10,000 test pictures, by a cosine that began after the warm-up
-    and with pictures held out regardless of their class; not trained anew since both changed.
+    Cost: 64 epochs x 55,000 images at 112x112, 512 a step, 1.5 M parameters: 13 minutes on an H100, 4.5 hours on 2
+    cores. The first third is done at three quarters of the size.
+    Ours: 95.02 % of the held-out and 94.78 % of the 10,000 test pictures, by the best average of the weights of
+    ``internimage train internimage_femto --evaluate-every 4``; 94.88 % of the held-out ones by the last.
     """
     return ClassificationRecipe(
         name="internimage_femto",
         model="internimage_femto",
         data=FASHION_MNIST,
         source="memory",
-        image_sizes=(56,),
+        image_sizes=(84, 112, 112),
         channels=1,
         mean=(0.286,),
         std=(0.353,),
@@ -167,13 +167,17 @@ def internimage_femto() -> ClassificationRecipe:
         dark_background=True,
         subject="product photos",
         held_out=1 / 12,
-        epochs=54,
-        batch_size=64,
-        lr=3e-3,
+        epochs=64,
+        batch_size=512,
+        optimizer="muon",
+        momentum=0.95,
+        eps=1e-7,
+        lr=8e-3,
         warmup_epochs=1.0,
         weight_decay=0.05,
         clip_grad=5.0,
-        ema_decay=0.999,
+        dtype="bfloat16",
+        ema_decay=0.996,
         ema_warmup=True,
         drop_path_rate=0.05,
         label_smoothing=0.1,

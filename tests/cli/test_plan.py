@@ -8,7 +8,7 @@ QUICK = ("--image-size", "32", "--batch-size", "8")
 
 
 def test_json_says_what_each_strategy_takes(internimage):
-    got = internimage("plan", "internimage_femto", *QUICK, "--gpus", "2", "--memory", "4", "--json")
+    got = internimage("plan", "own_pictures", *QUICK, "--gpus", "2", "--memory", "4", "--json")
     assert got.code == 0, got.err
     rows = {(row["strategy"], row["offload"]): row for row in got.json["strategies"]}
     assert len(rows) == 8 and all(row["fits"] for row in rows.values())
@@ -21,10 +21,16 @@ def test_json_says_what_each_strategy_takes(internimage):
 
 
 def test_what_to_change_is_said(internimage):
-    got = internimage("plan", "internimage_femto", "--batch-size", "512", "--memory", "1.4")
+    got = internimage("plan", "own_pictures", "--batch-size", "512", "--image-size", "56", "--memory", "1.4")
     assert got.code == 0, got.err
-    assert "single does not fit 1.4 GiB; these do:\n  --accumulation 2" in got.out
+    assert "single does not fit 1.4 GiB; these do:\n  --accumulation 4" in got.out
     assert "--set grad_checkpointing=true" in got.out
+
+
+def test_strategies_that_muon_does_without_are_left_out_and_why_is_said(internimage):
+    got = internimage("plan", "internimage_femto", *QUICK, "--gpus", "2")
+    assert got.code == 0 and "ddp" in got.out and "fsdp2" not in got.out
+    assert "muon wants whole weights and gradients" in got.out
 
 
 def test_a_model_without_a_recipe_is_planned_too(internimage):

@@ -1,9 +1,9 @@
-"""The stage ``gpu-test``: every test of the Triton kernels on a card, ``python -m tests.gpu FOLDER``.
+"""The stage ``gpu-test``: every test of the Triton kernels and of training on a card, ``python -m tests.gpu FOLDER``.
 
-It needs a CUDA machine with torch, Triton, timm and pytest; nothing has to be installed. Groups of tests that have
-finished are written to ``FOLDER/gpu-test.json`` one by one, with a table beside it, and the next call skips them as
-long as the code is the same. One call takes less than nine minutes; what it had no time for, the next call does. The
-exit status is 0 when everything has passed, 1 when something failed, 3 when something is left to do.
+It needs a CUDA machine with torch, Triton, timm, accelerate and pytest; nothing has to be installed. Groups of tests
+that have finished are written to ``FOLDER/gpu-test.json`` one by one, with a table beside it, and the next call skips
+them as long as the code is the same. One call takes less than nine minutes; what it had no time for, the next call
+does. The exit status is 0 when everything has passed, 1 when something failed, 3 when something is left to do.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from internimage.files import write_through
+from internimage.train.strategies.base import STRATEGIES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DTYPES = ("torch.float64", "torch.float32", "torch.bfloat16", "torch.float16")
@@ -35,6 +36,11 @@ WORKERS = min(8, os.cpu_count() or 1)  # most of the time goes into compiling ke
 def _groups() -> dict[str, list[str]]:
     """Names, and what pytest is asked for; the longest first."""
     groups = {"models": ["tests/gpu/test_models.py"], "graphs": ["tests/gpu/test_graphs.py"]}
+    training = "tests/gpu/test_training.py"
+    groups |= {f"training by {name}": [training, "-k", f"strategy and {name}"] for name in STRATEGIES}
+    groups["training, compiled"] = [training, "-k", "compiled"]
+    groups["training, what is held"] = [training, "-k", "holds"]
+    groups["training, the rest"] = [training, "-k", "not strategy and not compiled and not holds"]
     groups |= {"large": ["tests/gpu/test_large.py"], "calls": ["tests/gpu/test_calls.py"]}
     operators = ("dcnv3", "dcnv4", "ms_deform_attn")
     for operator in operators:
@@ -126,7 +132,7 @@ def _code() -> str:
 
 
 def _sources() -> Iterator[Path]:
-    for folder in ("internimage", "tests/gpu", "tests/ops", "tests/models"):
+    for folder in ("internimage", "tests/gpu", "tests/ops", "tests/models", "tests/train"):
         yield from (REPOSITORY / folder).rglob("*.py")
 
 
@@ -196,8 +202,9 @@ def table(results: dict[str, Any]) -> str:
     """In Markdown."""
     machine = results["machine"]
     lines = [
-        f"Tests of the Triton kernels on {machine['card']}, driver {machine['driver']}, torch {machine['torch']}, "
-        f"Triton {machine['triton']}, Python {machine['python']}; {results['date']}, code {results['code']}.",
+        f"Tests of the Triton kernels and of training on {machine['card']}, driver {machine['driver']}, "
+        f"torch {machine['torch']}, Triton {machine['triton']}, Python {machine['python']}; {results['date']}, "
+        f"code {results['code']}.",
         "",
         "| group | passed | failed | skipped | seconds | finished |",
         "|---|---|---|---|---|---|",

@@ -10,6 +10,12 @@ import torch
 from tests.ops.cases import DEVICE
 
 
+@pytest.fixture(autouse=True)
+def all_bits_of_float32(monkeypatch):
+    """Convolutions of cuDNN leave thirteen of them out unless told otherwise, more than these tests would forgive."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture
 def device() -> str:
     """For tests that the interpreter runs too."""

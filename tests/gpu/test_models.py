@@ -26,7 +26,7 @@ def exact(model: nn.Module, images: Tensor, monkeypatch) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_those_of_the_reference(card, name, dtype, monkeypatch):
-    model = with_offsets(internimage.create_model(name)).eval().cuda()
+    model = with_offsets(internimage.create_model(name), std=0.01).eval().cuda()
     images = torch.randn(2, 3, 128, 96, device="cuda").to(dtype)
     with torch.no_grad():
         model.to(dtype)
@@ -37,7 +37,7 @@ def test_logits_are_those_of_the_reference(card, name, dtype, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_those_of_the_reference(card, name, monkeypatch):
-    model = with_offsets(internimage.create_model(name, drop_path_rate=0.0)).cuda()
+    model = with_offsets(internimage.create_model(name, drop_path_rate=0.0), std=0.01).cuda()
     images = torch.randn(2, 3, 64, 64, device="cuda")
     precise = copy.deepcopy(model).double()
     monkeypatch.setenv("INTERNIMAGE_BACKEND", "reference")
@@ -45,8 +45,10 @@ def test_gradients_are_those_of_the_reference(card, name, monkeypatch):
     monkeypatch.delenv("INTERNIMAGE_BACKEND")
     model(images).square().sum().backward()
     for (key, a), (_, b) in zip(model.named_parameters(), precise.named_parameters(), strict=True):
-        if a.grad is not None and ".offset" not in key:  # those jump where float32 picks another cell
-            assert relative_error(a.grad, b.grad) < 1e-2, key
+        if a.grad is None or ".offset" in key:  # those jump where float32 picks another cell
+            continue
+        if b.grad.abs().max() > 1e-9:  # the shift before a norm that takes it out again has none
+            assert relative_error(a.grad, b.grad) < tolerance("model gradient"), key
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -37,7 +37,8 @@ BASE = Case("base", (1, 3, 4), 3, Geometry((2, 2), groups=2))
 @pytest.fixture
 def large_blocks(monkeypatch):
     """512 rows a program, which in these tests is mostly one program."""
-    monkeypatch.setattr(triton_launch, "settings_of", lambda problem: [Setting(lanes=128, warps=2048, unroll=1)])
+    if INTERPRETED:  # a card has no blocks so large: there each launch is as it would be
+        monkeypatch.setattr(triton_launch, "settings_of", lambda problem: [Setting(lanes=128, warps=2048, unroll=1)])
 
 
 def check_against_reference(case: Case, dtype: torch.dtype, softmax: bool) -> None:

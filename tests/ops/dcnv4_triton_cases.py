@@ -27,7 +27,8 @@ BOTH = pytest.mark.parametrize("softmax", [False, True], ids=["mask", "logits"])
 @pytest.fixture
 def large_blocks(monkeypatch):
     """512 rows a program, which in these tests is mostly one program."""
-    monkeypatch.setattr(triton_launch, "settings_of", lambda problem: [Setting(lanes=128, warps=2048, unroll=1)])
+    if INTERPRETED:  # a card has no blocks so large: there each launch is as it would be
+        monkeypatch.setattr(triton_launch, "settings_of", lambda problem: [Setting(lanes=128, warps=2048, unroll=1)])
 
 
 def check(case: Case, dtype: torch.dtype, softmax: bool) -> None:

@@ -1,11 +1,13 @@
 """What tests start on several processes: ``torchrun -m tests.train.spread_run FOLDER JSON``.
 
 A few steps of a tiny classifier; each process writes what it saw to ``FOLDER/rank.json``, the first one checkpoints.
+On a card where ``INTERNIMAGE_TEST_DEVICE`` says so, by algorithms that give the same bits every time.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from internimage.train.state import TrainingState, new_state
 from internimage.train.strategies import make_strategy
 from internimage.weights.own import save_tensors
 
+DEVICE = os.environ.get("INTERNIMAGE_TEST_DEVICE", "cpu")
 STEPS, BATCH = 7, 8
 NETWORK = dict(channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), level2_post_norm_block_ids=(1,))
 
@@ -87,7 +90,7 @@ class Noise:
     def evaluate(self, model: nn.Module, processes: Processes) -> dict[str, float]:
         """The first process has three batches, the others one: nothing in the model may wait for them."""
         with seeded(99):
-            images = torch.randn(4, 3, 32, 32)
+            images = torch.randn(4, 3, 32, 32).to(processes.device)
         logits = [model(images) for _ in range(3 if processes.is_first else 1)][0]
         return {"top1": float(processes.sum(logits.float().abs().sum())) / processes.world_size}
 
@@ -119,13 +122,15 @@ def held(state: TrainingState) -> dict[str, object]:
 
 
 def run(folder: Path, request: dict) -> None:
-    processes = started_processes("cpu")
+    processes = started_processes(DEVICE)
     task = Noise(request.get("batch_norm", False), request.get("bad_step", -1))
     folder_of_checkpoints = folder / request["name"]
-    strategy = make_strategy(request["strategy"], processes, offload=request.get("offload", False))
+    options = {name: request.get(name, False) for name in ("offload", "compile")}
+    strategy = make_strategy(request["strategy"], processes, **options)
     state = new_state(task, recipe(**request.get("recipe", {})), strategy)
     if "loss_scale" in request:
-        strategy.scale.value = request["loss_scale"]
+        scale = strategy.scale if hasattr(strategy, "scale") else strategy.accelerator.scaler
+        scale.load_state_dict({**scale.state_dict(), "scale": request["loss_scale"]})
     if request.get("resume"):
         state.load(read_checkpoint(request["resume"]))
     checkpoints = SlowDisk(folder_of_checkpoints) if "bad_step" in request else Checkpoints(folder_of_checkpoints)
@@ -145,6 +150,8 @@ def run(folder: Path, request: dict) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(DEVICE == "cuda")
+    torch.backends.cudnn.allow_tf32 = False  # what is compared here are the last bits of float32
     where = Path(sys.argv[1])
     for each in json.loads(sys.argv[2]):  # several runs of one start: importing takes longer than training
         (where / each["name"]).mkdir(parents=True, exist_ok=True)
