@@ -15,23 +15,17 @@ from .layer_decay import NamedTensors, Pace, classification_paces
 _LEVEL = re.compile(r"(?:^|\.)levels\.(\d+)\.")
 
 
-def make_optimizer(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, recipe: TrainingRecipe, paces: Mapping[str, Pace] | None = None
+) -> torch.optim.Optimizer:
     """The optimizer of a recipe over the parameters that learn; :func:`freeze_levels` comes before.
 
-    Matrices and kernels are decayed; vectors, biases and what the model's ``no_weight_decay()`` names are not.
+    Args:
+        paces: of each parameter, by name; None is by the rule of classification, :func:`paces_of`.
     """
-    parameters = list(model.named_parameters())  # frozen ones too: they count as layers
-    paces = classification_paces(parameters, recipe.weight_decay, recipe.layer_decay, recipe.dcn_lr_mul)
-    for name in getattr(model, "no_weight_decay", set)():
-        if name in paces:
-            paces[name] = paces[name]._replace(weight_decay=0.0)
-    learning = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
-    return make_optimizer_of(parameter_groups(learning, paces, recipe.rates.lr), recipe)
-
-
-def make_optimizer_of(groups: list[dict[str, Any]], recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    """The recipe's kind of optimizer over groups of :func:`parameter_groups`, by whatever rule they were made."""
-    rate = recipe.rates.lr
+    paces = paces_of(model, recipe) if paces is None else paces
+    learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups, rate = parameter_groups(learning, paces, recipe.rates.lr), recipe.rates.lr
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=True)
     if recipe.optimizer == "muon":
@@ -39,6 +33,19 @@ def make_optimizer_of(groups: list[dict[str, Any]], recipe: TrainingRecipe) -> t
 
         return Muon(groups, lr=rate, momentum=recipe.momentum, nesterov=True, betas=recipe.betas, eps=recipe.eps)
     return torch.optim.AdamW(groups, lr=rate, betas=recipe.betas, eps=recipe.eps, fused=True)
+
+
+def paces_of(model: nn.Module, recipe: TrainingRecipe) -> dict[str, Pace]:
+    """How fast each parameter learns and decays in classification.
+
+    Matrices and kernels are decayed; vectors, biases and what the model's ``no_weight_decay()`` names are not.
+    """
+    parameters = model.named_parameters()  # frozen ones too: they count as layers
+    paces = classification_paces(parameters, recipe.weight_decay, recipe.layer_decay, recipe.dcn_lr_mul)
+    for name in getattr(model, "no_weight_decay", set)():
+        if name in paces:
+            paces[name] = paces[name]._replace(weight_decay=0.0)
+    return paces
 
 
 def parameter_groups(parameters: NamedTensors, paces: Mapping[str, Pace], lr: float) -> list[dict[str, Any]]:

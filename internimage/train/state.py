@@ -118,7 +118,7 @@ def new_state(task: Task, recipe: TrainingRecipe, strategy: Strategy) -> Trainin
     freeze_levels(model, recipe.frozen_levels)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
-    strategy.prepare(model, lambda module: make_optimizer(module, recipe), recipe)
+    strategy.prepare(model, lambda module: make_optimizer(module, recipe, task.paces(module)), recipe)
     average = None
     if recipe.ema_decay:
         average = WeightAverage(strategy.named_tensors(), recipe.ema_decay, recipe.ema_warmup)

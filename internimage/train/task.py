@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..data.order import Share
 from ..processes import Processes
+from .layer_decay import Pace
 
 
 class Task(Protocol):
@@ -30,6 +31,12 @@ class Task(Protocol):
 
     def load_pretrained(self, model: nn.Module) -> None:
         """Put in the weights that training starts from, if any; called in the first process, which tells the others."""
+
+    def paces(self, model: nn.Module) -> Mapping[str, Pace]:
+        """How fast each parameter of the model learns and decays, by its name; see :mod:`.layer_decay`.
+
+        Tasks number layers by rules of their own. Under strategies that shard, the tensors are shards.
+        """
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[Any]:
         """The micro-batches of this process for the steps from ``first_step`` to before ``last_step``, in order.

@@ -1,7 +1,7 @@
 """A second task, of the kind of detection: proof that the loop fits what is no classification.
 
-Batches are dictionaries with lists of tensors of different lengths, there are three losses, and evaluation gathers
-what each process has found. ``torchrun -m tests.train.boxes FOLDER`` trains it on several processes.
+Batches are dictionaries with lists of tensors of different lengths, there are three losses, layers learn at the rates of
+the released detectors, and evaluation gathers what each process has found. ``torchrun -m tests.train.boxes FOLDER`` trains it on several processes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from internimage.data.seeds import seeded
 from internimage.processes import Processes, started_processes, stop_processes
 from internimage.recipes.training import TrainingRecipe
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
+from internimage.train.layer_decay import Pace, dense_prediction_paces
 from internimage.train.loop import Conduct, fit
 from internimage.train.state import TrainingState, new_state
 from internimage.train.strategies import make_strategy
@@ -28,6 +29,7 @@ from internimage.weights.own import save_tensors
 
 STEPS, BATCH, SIZE, CELL = 10, 8, 16, 4  # steps of an epoch; a box begins in the corner of a cell, which has to find it
 GRID = SIZE // CELL
+SLOWER = 0.95  # each layer than the next
 
 
 def recipe(**changes) -> TrainingRecipe:
@@ -57,11 +59,12 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 16, CELL, CELL), nn.GroupNorm(1, 16), nn.GELU(), nn.Dropout2d(0.1))
+        stem = nn.Sequential(nn.Conv2d(3, 16, CELL, CELL), nn.GroupNorm(1, 16), nn.GELU(), nn.Dropout2d(0.1))
+        self.backbone = nn.ModuleDict({"stem": stem})
         self.there, self.corners, self.kind = nn.Conv2d(16, 1, 1), nn.Conv2d(16, 4, 1), nn.Conv2d(16, 2, 1)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        x = self.body(images)
+        x = self.backbone["stem"](images)
         out = {name: getattr(self, name)(x).permute(0, 2, 3, 1) for name in ("there", "corners", "kind")}
         rows, columns = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
         return {**out, "corners": out["corners"] + torch.stack([columns, rows, columns, rows], dim=-1)}  # in cells
@@ -78,6 +81,12 @@ class Boxes:
 
     def load_pretrained(self, model: nn.Module) -> None:
         pass
+
+    def paces(self, model: nn.Module) -> dict[str, Pace]:
+        """By the rule for detection; the stem is layer 0, the rest is layer 2."""
+        return dense_prediction_paces(
+            model.named_parameters(), recipe().weight_decay, depths=(1, 0, 0, 0), num_layers=1, layer_decay_rate=SLOWER
+        )
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[dict[str, Any]]:
         size = share.micro_batch_size(BATCH)

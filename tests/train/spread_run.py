@@ -23,7 +23,9 @@ from internimage.models import create_model
 from internimage.processes import Processes, started_processes, stop_processes
 from internimage.recipes.training import TrainingRecipe
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
+from internimage.train.layer_decay import Pace
 from internimage.train.loop import Conduct, fit, full_weights
+from internimage.train.optim import paces_of
 from internimage.train.state import TrainingState, new_state
 from internimage.train.strategies import make_strategy
 from internimage.weights.own import save_tensors
@@ -69,6 +71,9 @@ class Noise:
         """Values that no process but the first sees in the making."""
         with torch.no_grad():
             list(model.parameters())[-1].add_(0.01)
+
+    def paces(self, model: nn.Module) -> dict[str, Pace]:
+        return paces_of(model, recipe())
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
         size = share.micro_batch_size(BATCH)

@@ -12,6 +12,8 @@ from internimage.data.order import Share
 from internimage.data.seeds import seeded
 from internimage.processes import Processes
 from internimage.recipes.training import TrainingRecipe
+from internimage.train.layer_decay import Pace
+from internimage.train.optim import paces_of
 from internimage.weights.own import save_tensors
 
 STEPS = 5  # in an epoch
@@ -38,6 +40,9 @@ class Line:
 
     def load_pretrained(self, model: nn.Module) -> None:
         pass
+
+    def paces(self, model: nn.Module) -> dict[str, Pace]:
+        return paces_of(model, recipe())
 
     def batches(self, first_step: int, last_step: int, share: Share) -> Iterator[dict[str, Tensor]]:
         size = share.micro_batch_size(self.batch_size)

@@ -18,6 +18,8 @@ from ...models import InternImageClassifier, get_config
 from ...processes import Processes
 from ...recipes.classification import ClassificationRecipe
 from ...weights.own import ModelCard, save_model
+from ..layer_decay import Pace
+from ..optim import paces_of
 from .pretrained import start_from_pretrained
 from .source import Source
 from .timm_peer import is_peer, make_peer, save_peer
@@ -58,6 +60,10 @@ class ClassificationTask:
         assert isinstance(model, InternImageClassifier)
         report = start_from_pretrained(model, self.recipe)
         self.remarks = [f"starts from {self.recipe.pretrained}", *report.converted, *report.notes]
+
+    def paces(self, model: nn.Module) -> dict[str, Pace]:
+        """By the rule of the released classification trainer."""
+        return paces_of(model, self.recipe)
 
     def _config(self, drop_path_rate: float) -> InternImageConfig:
         changes = {"in_chans": self.recipe.channels, "drop_path_rate": drop_path_rate, **self.recipe.model_changes}
