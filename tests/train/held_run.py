@@ -22,7 +22,6 @@ from internimage.train.strategies import make_strategy
 
 from .spread_run import Noise, recipe
 
-
 STEPS = 6
 
 

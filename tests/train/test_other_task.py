@@ -28,7 +28,9 @@ def test_its_layers_learn_at_rates_of_its_own(tmp_path):
     """The stem is two layers below the heads, as detectors number them; classification would not slow it down."""
     state = boxes.train(tmp_path, Processes(), until=1)
     names = {id(parameter): name for name, parameter in state.strategy.module.named_parameters()}
-    rates = {names[id(p)]: group["initial_lr"] for group in state.strategy.optimizer.param_groups for p in group["params"]}
+    rates = {
+        names[id(p)]: group["initial_lr"] for group in state.strategy.optimizer.param_groups for p in group["params"]
+    }
     assert rates["backbone.stem.0.weight"] == pytest.approx(boxes.SLOWER**2 * rates["there.weight"])
 
 
