@@ -156,9 +156,15 @@ def _place() -> tuple[int, int, int] | None:
     if missing and environment.get("WORLD_SIZE", "1") != "1":
         raise ValueError(f"RANK is set, but not {', '.join(missing)}; start with torchrun or accelerate launch")
     rank, world_size, local_rank = (
-        int(environment.get(name, default)) for name, default in zip(_TORCHRUN, "010", strict=True)
+        _number(environment.get(name, default), name) for name, default in zip(_TORCHRUN, "010", strict=True)
     )
     return rank, world_size, local_rank
+
+
+def _number(value: str, name: str) -> int:
+    if not value.isdecimal():
+        raise ValueError(f"the variable {name} is {value!r}, expected a whole number, as torchrun sets it; or unset it")
+    return int(value)
 
 
 def first_host(nodes: str) -> str:

@@ -172,12 +172,8 @@ def _remark(match: ClassMatch, pictures: Data) -> None:
     from .output import messenger, text
 
     err = messenger()
-    if match.outputs is not None:
-        err.print(text(f"{len(match.outputs):,} outputs of ImageNet-22K answer for the classes of ImageNet-1K"))
-    if match.how == "order":
-        names = pictures.class_names
-        first, last = (f"{names[i]} is {match.names[match.labels[i]]}" for i in (0, -1))
-        err.print(text(f"no class has a name that the model knows; taken by order: {first} ... {last}"))
+    for remark in match.remarks(pictures.class_names):
+        err.print(text(remark))
 
 
 def _ask(

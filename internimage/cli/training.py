@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,7 +96,10 @@ AutoResume = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """How a run is conducted; none of it changes what comes out, but for rounding in another order.
+    """How a run is conducted, which no recipe says.
+
+    How a step is shared out, over processes and accumulation, changes roundings, the draws of drop path and mixing, and
+    what batch norms see; the rest changes roundings at most.
 
     ``pages`` are written after the training, into its folder: names, and what they show.
     """
@@ -143,11 +145,12 @@ def run(recipe: ClassificationRecipe, folder: Path, running: Running, parts: Any
     import torch
 
     from ..processes import lost_others, started_processes, stop_processes
+    from .run_folder import claimed, newest_checkpoint
 
     processes = started_processes(running.device)
     try:
-        with _claimed(folder, processes):
-            newest = _newest_checkpoint(folder, running, processes)
+        with claimed(folder, processes):
+            newest = newest_checkpoint(folder, processes, resume=running.resume, auto_resume=running.auto_resume)
             if running.deterministic:
                 _be_deterministic()
             code = _run(recipe, _open(recipe, running, processes, parts), folder, running, processes, newest)
@@ -196,45 +199,6 @@ def default_workers(processes: Processes) -> int:
     if processes.own_cores is not None:  # nothing to share out
         cores, sharing = min(cores, processes.own_cores), 1
     return min(8, (cores - 1) // sharing) if cores > 2 else 0
-
-
-def _newest_checkpoint(folder: Path, running: Running, processes: Processes) -> Path | None:
-    """What to go on from; refuses before any work what would only fail, or destroy a run, later."""
-    from ..train.checkpoint import Checkpoints
-
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file, expected a folder")
-    newest = Checkpoints(folder).newest()
-    seen = sorted({str(path) for path in processes.gather(newest)})  # nobody writes before all have looked
-    if len(seen) > 1:
-        raise ValueError(
-            f"the processes see different checkpoints, {seen[0]} and {seen[1]}; --output must be one folder that all "
-            "machines share"
-        )
-    if newest and not (running.resume or running.auto_resume):
-        raise ValueError(f"{folder} holds a run already; continue it with --resume, or choose another --output")
-    if running.resume and not newest:
-        raise FileNotFoundError(f"there is nothing to resume in {folder}; leave out --resume to start")
-    return newest
-
-
-@contextmanager
-def _claimed(folder: Path, processes: Processes) -> Iterator[None]:
-    """Nobody else trains into this folder meanwhile: two runs would remove each other's checkpoints."""
-    from ..files import make_folder, sole_writer
-
-    made = processes.is_first and not folder.exists()
-    if processes.is_first:
-        make_folder(folder, "--output")
-    try:
-        with sole_writer(folder) if processes.is_first else nullcontext(True) as alone:
-            if any(processes.any_of(not alone)):
-                raise ValueError(f"another run is writing to {folder}; stop it, or choose another --output")
-            yield
-    finally:
-        if made:
-            with suppress(OSError):
-                folder.rmdir()  # nothing came of it
 
 
 def _be_deterministic() -> None:

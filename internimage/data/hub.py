@@ -89,6 +89,8 @@ def read_hub(
 def _open(name: str) -> Any:
     import datasets
 
+    if not name.partition(":")[0]:
+        raise ValueError("hf: stands before the name of a data set, such as hf:cifar10; here there is none")
     try:
         if is_saved_dataset(name):
             return datasets.load_from_disk(name)

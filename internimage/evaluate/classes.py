@@ -37,6 +37,16 @@ class ClassMatch:
             logits = logits[:, torch.tensor(self.outputs, device=logits.device)]
         return logits, torch.tensor(self.labels, device=labels.device)[labels]
 
+    def remarks(self, class_names: Sequence[str]) -> list[str]:
+        """What a person might not expect; ``class_names`` are those of the data."""
+        said = []
+        if self.outputs is not None:
+            said.append(f"{len(self.outputs):,} outputs of ImageNet-22K answer for the classes of ImageNet-1K")
+        if self.how == "order":
+            first, last = (f"{class_names[i]} is {self.names[self.labels[i]]}" for i in (0, -1))
+            said.append(f"no class has a name that the model knows; taken by order: {first} ... {last}")
+        return said
+
 
 def match_outputs(names: Sequence[str], known: Sequence[str]) -> ClassMatch:
     """How the classes ``names`` of the data meet a model that knows ``known``.

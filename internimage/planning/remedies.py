@@ -46,7 +46,7 @@ def fits(total: int, memory_gib: float, device: str) -> bool:
 
 
 def remedies(setting: Setting, memory_gib: float, most: int = 3) -> list[Setting]:
-    """Settings that fit, with the same results up to rounding, the smallest change first."""
+    """Settings that fit and train the same steps, if in smaller micro-batches; the smallest change first."""
     largest = setting.micro_batch_size
     found: dict[tuple[str, bool, bool], Setting] = {}
     for candidate in _candidates(setting):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..backbones.config import InternImageConfig
+from ..backbones.config import SIZES, InternImageConfig
 from ..data.augment import Augmentation
 from ..data.formats import FASHION_MNIST, SYNTHETIC
 from ..data.transforms import INTERPOLATIONS, Preprocessing
@@ -123,7 +123,10 @@ class ClassificationRecipe(TrainingRecipe):
 
 _FROM_RECIPE = {"in_chans", "drop_path_rate"}
 _RULES: dict[str, Rule] = {
-    "model": (lambda v: isinstance(v, str) and bool(v), "a name that `internimage models` lists"),
+    "model": (
+        lambda v: isinstance(v, str) and (v in SIZES or v.startswith("timm:")),
+        f"one of {', '.join(SIZES)}, or timm: and a name of timm",
+    ),
     "model_changes": (
         lambda v: isinstance(v, dict) and v.keys() <= set(InternImageConfig.field_names()) - _FROM_RECIPE,
         "a dict of fields of InternImageConfig; channels of the image and drop path are fields of the recipe itself",

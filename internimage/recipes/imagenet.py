@@ -95,7 +95,13 @@ def internimage_l_22kto1k_384() -> ClassificationRecipe:
     Published: 87.7 % top-1.
     Ours: not trained here.
     """
-    return _fine_tuning("internimage_l_22kto1k_384", "internimage_l", "internimage_l_22k_192to384", drop_path_rate=0.1)
+    return _fine_tuning(
+        "internimage_l_22kto1k_384",
+        "internimage_l",
+        "internimage_l_22k_192to384",
+        drop_path_rate=0.1,
+        grad_checkpointing=True,  # of L alone
+    )
 
 
 def internimage_xl_22kto1k_384() -> ClassificationRecipe:
@@ -110,6 +116,7 @@ def internimage_xl_22kto1k_384() -> ClassificationRecipe:
         "internimage_xl_22kto1k_384",
         model="internimage_xl",
         pretrained="internimage_xl_22k_192to384",
+        grad_checkpointing=False,
         drop_path_rate=0.2,
     )
 
@@ -127,6 +134,7 @@ def internimage_h_22kto1k_384() -> ClassificationRecipe:
         "internimage_h_22kto1k_384",
         model="internimage_h",
         pretrained="internimage_h_jointto22k_384",
+        grad_checkpointing=False,
         drop_path_rate=0.2,
         released="",
     )
@@ -156,6 +164,7 @@ def internimage_g_22kto1k_512() -> ClassificationRecipe:
         "internimage_g_22kto1k_512",
         model="internimage_g",
         pretrained="internimage_g_pretrainto22k_384",
+        grad_checkpointing=False,
         image_sizes=(512,),
         drop_path_rate=0.4,
     )
@@ -319,7 +328,6 @@ def _fine_tuning(name: str, model: str, pretrained: str, **changes: Any) -> Clas
         "label_smoothing": 0.3,
         "layer_decay": 0.9,
         "dcn_lr_mul": 0.1,
-        "grad_checkpointing": True,
         "transform": Transform(erase=0.0),
         "mixing": Mixing(),
     }

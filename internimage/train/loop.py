@@ -19,12 +19,13 @@ from .checkpoint import Checkpoints
 from .nan_guard import first_bad_layer
 from .state import TrainingState
 
+_MOST_SKIPPED = 40  # steps on end; each halves the loss scale, and by then it is below a ten-millionth
 _STREAM = 4  # sets these random numbers apart from those of the data
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conduct:
-    """How a run goes on, which changes nothing in what comes out of it.
+    """How a run goes on; what it learns is the recipe's, but what is random or normalised is so in each micro-batch.
 
     Attributes:
         accumulation: micro-batches of each process for one optimizer step.
@@ -147,8 +148,11 @@ def train_step(
                 _give_up(state, what, micro_batches[: index + 1], share, checkpoints, buffers)
             strategy.backward(total)
     norm = strategy.step(recipe.clip_grad)
-    if not math.isfinite(norm) and not strategy.skips():
-        _give_up(state, f"the norm of the gradients is {norm}", micro_batches, share, checkpoints, buffers)
+    state.skipped = 0 if math.isfinite(norm) else state.skipped + 1
+    if state.skipped and (not strategy.skips() or state.skipped > _MOST_SKIPPED):
+        at_any_scale = f", as in the {_MOST_SKIPPED} steps before, at whatever loss scale" if strategy.skips() else ""
+        what = f"the norm of the gradients is {norm}{at_any_scale}"
+        _give_up(state, what, micro_batches, share, checkpoints, buffers)
     if state.average is not None:
         state.average.update(strategy.named_tensors(), state.step)
     for name, value in losses.items():

@@ -30,6 +30,7 @@ class TrainingState:
         best: the best score so far, of the model ("model") and of the average ("average").
         seconds: spent so far, over all sittings.
         parameters: how many numbers the model has, whatever of it this process holds.
+        skipped: steps on end whose gradients were not finite, in float16.
     """
 
     recipe: TrainingRecipe
@@ -43,6 +44,7 @@ class TrainingState:
     best: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     parameters: int = 0
+    skipped: int = 0
 
     @property
     def processes(self) -> Processes:

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import internimage as package
-from internimage.cli.training import Running, _newest_checkpoint, default_workers
+from internimage.cli.run_folder import newest_checkpoint
+from internimage.cli.training import default_workers
 from internimage.processes import Processes
 from internimage.train import loop
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
@@ -121,7 +122,7 @@ def test_processes_that_see_different_checkpoints_are_told(monkeypatch, tmp_path
     Checkpoints(tmp_path).save({"step": 3})
     monkeypatch.setattr(Processes, "gather", lambda self, value: [value, None])
     with pytest.raises(ValueError, match="see different checkpoints, .*--output must be one folder that all machines"):
-        _newest_checkpoint(tmp_path, Running(resume=True), Processes(world_size=2))
+        newest_checkpoint(tmp_path, Processes(world_size=2), resume=True, auto_resume=False)
 
 
 def test_the_script_of_slurm_writes_its_log_where_it_is_submitted():

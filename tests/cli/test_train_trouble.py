@@ -112,6 +112,17 @@ def test_too_little_memory_ends_in_one_line_that_says_what_to_try(internimage, m
     assert_one_line(internimage(*SMOKE), "Tried to allocate 2.00 GiB", "`internimage plan`", "--accumulation")
 
 
+def test_a_variable_of_a_launcher_that_is_no_number_is_named(internimage, monkeypatch):
+    monkeypatch.setenv("RANK", "x")
+    assert_one_line(internimage(*SMOKE), "the variable RANK is 'x', expected a whole number")
+
+
+def test_a_model_that_does_not_exist_is_refused_before_any_work(internimage):
+    got = internimage(*SMOKE, "--set", "model=internimage_x")
+    assert_one_line(got, "model is 'internimage_x', expected one of internimage_femto, ", "or timm: and a name of timm")
+    assert not os.path.exists("out")
+
+
 def test_float16_wants_a_card(internimage):
     got = internimage(*SMOKE, "--dtype", "float16", "--device", "cpu")
     assert_one_line(got, "dtype float16 wants a card to train on; on the CPU take bfloat16 or float32")

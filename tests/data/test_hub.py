@@ -89,6 +89,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'owl' is none of the 1 classes"):
         path = save(tmp_path / "f", kind=datasets.Value("string"), values=("owl", "bee", "owl"))
         read_hub(path, "train", class_names=("bee",))
+    with pytest.raises(ValueError, match="hf: stands before the name of a data set, such as hf:cifar10"):
+        read_hub("", "train")
     (tmp_path / "g").mkdir()
     with pytest.raises(ValueError, match="cannot be opened: "):
         read_hub(tmp_path / "g", "train")

@@ -1,6 +1,6 @@
 """A second task, of the kind of detection: proof that the loop fits what is no classification.
 
-Batches are dictionaries with lists of tensors of different lengths, there are three losses, layers learn at the rates of
+Batches are dictionaries with lists of tensors of different lengths, there are three losses, layers learn at rates as in
 the released detectors, and evaluation gathers what each process has found. ``torchrun -m tests.train.boxes FOLDER``
 trains it on several processes.
 """

@@ -152,6 +152,15 @@ def test_a_bad_batch_is_named_and_leaves_no_trace_in_the_statistics_that_are_sav
     assert_identical(saved["model"], full_weights(whole, "model"))
 
 
+def test_a_run_ends_whose_gradients_overflow_at_every_loss_scale(tmp_path, monkeypatch):
+    """In float16 steps are left out while a scale is looked for, not for ever."""
+    state = state_of(epochs=20)
+    monkeypatch.setattr(state.strategy, "skips", lambda: True)
+    monkeypatch.setattr(state.strategy, "step", lambda clip: math.inf if state.step >= 3 else 1.0)
+    with pytest.raises(FloatingPointError, match="inf, as in the 40 steps before, at whatever loss scale at step 44"):
+        fit(state, Checkpoints(tmp_path), [])
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [

@@ -130,6 +130,28 @@ def test_muon_makes_steps_of_matrices_orthogonal_and_leaves_vectors_to_adam():
     torch.testing.assert_close(moved, moved[:1].expand(6), rtol=1e-3, atol=0)  # by signs, as Adam's first step
 
 
+def test_muon_leaves_the_kernels_of_depthwise_convolutions_to_adam():
+    """Each of them is a matrix of its own and too small to be worth it, as timm sees it."""
+    torch.manual_seed(0)
+    model = nn.Conv2d(16, 16, 3, groups=16, bias=False)
+    optimizer, before = make_optimizer(model, recipe(optimizer="muon", lr=0.01, weight_decay=0.0)), model.weight.clone()
+    model(torch.randn(4, 16, 8, 8)).square().sum().backward()
+    optimizer.step()
+    moved = (before - model.weight).detach().abs()
+    torch.testing.assert_close(moved, moved.mean().expand_as(moved), rtol=1e-3, atol=0)  # by signs
+
+
+def test_muon_decays_matrices_and_spares_vectors():
+    model = nn.Linear(4, 4)
+    optimizer = make_optimizer(model, recipe(optimizer="muon", lr=0.1, weight_decay=0.5))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(model.weight.detach(), before["weight"] * (1 - 0.1 * 0.5))
+    torch.testing.assert_close(model.bias.detach(), before["bias"])
+
+
 def test_muon_is_refused_where_matrices_are_in_shards():
     with pytest.raises(ValueError, match="muon needs whole matrices, which strategy fsdp2 shards; take --strategy ddp"):
         new_state(Line(), recipe(optimizer="muon"), make_strategy("fsdp2", Processes()))

@@ -54,7 +54,9 @@ class PicturesFromFiles:
         self.order = make_order(trained_on, recipe.batch_size, recipe.seed, share, own_part=own_part)
         self.steps_per_epoch = self.order.steps_per_epoch
         self.fingerprint = fingerprint(trained_on) + _dealt_out(trained_on, share, own_part)
-        self.match = match_part((held_out or trained_on).class_names, self.class_names)
+        measured = (held_out or trained_on).class_names
+        self.match = match_part(measured, self.class_names)
+        self.remarks = self.match.remarks(measured)
         self.held_out_count = 0 if held_out is None else len(held_out)
         self.mixing = mixing_of(recipe, len(self.class_names))
         self.device = processes.device if processes.device.type == "cuda" else None

@@ -36,6 +36,7 @@ class PicturesInMemory:
         self.recipe, self.trained_on, self.held_out, self.device = recipe, trained_on, held_out, device
         self.class_names = trained_on.class_names
         self.match = match_part(held_out.class_names, self.class_names)
+        self.remarks = self.match.remarks(held_out.class_names)
         self.mixing = mixing_of(recipe, len(self.class_names))
         self.order = EpochOrder(len(trained_on), recipe.batch_size, recipe.seed)
         self.steps_per_epoch = self.order.steps_per_epoch

@@ -19,13 +19,15 @@ class Source(Protocol):
     """Labelled pictures in two parts: what is trained on, and what is held out.
 
     ``steps_per_epoch`` counts optimizer steps; ``fingerprint`` tells the pictures from others, in words. ``match`` says
-    which outputs compete for the pictures held out, whose classes may be some of those trained on.
+    which outputs compete for the pictures held out, whose classes may be some of those trained on; ``remarks`` what is
+    unusual about that.
     """
 
     class_names: tuple[str, ...]
     steps_per_epoch: int
     fingerprint: str
     match: ClassMatch
+    remarks: list[str]
 
     @property
     def held_out_count(self) -> int:

@@ -36,14 +36,14 @@ class ClassificationTask:
         fresh: whether the model starts from the recipe's pretrained weights; a run that goes on has its own.
 
     Attributes:
-        remarks: what a person should know about the weights that training starts from.
+        remarks: what a person should know about the classes and about the weights that training starts from.
     """
 
     score = "top1"
 
     def __init__(self, recipe: ClassificationRecipe, source: Source, fresh: bool = True) -> None:
         self.recipe, self.source, self.fresh = recipe, source, fresh
-        self.remarks: list[str] = []
+        self.remarks = list(source.remarks)
         self.steps_per_epoch, self.fingerprint = source.steps_per_epoch, source.fingerprint
 
     def make_model(self) -> nn.Module:
@@ -59,7 +59,7 @@ class ClassificationTask:
             return
         assert isinstance(model, InternImageClassifier)
         report = start_from_pretrained(model, self.recipe)
-        self.remarks = [f"starts from {self.recipe.pretrained}", *report.converted, *report.notes]
+        self.remarks += [f"starts from {self.recipe.pretrained}", *report.converted, *report.notes]
 
     def paces(self, model: nn.Module) -> dict[str, Pace]:
         """By the rule of the released classification trainer."""
