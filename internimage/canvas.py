@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 from PIL import Image, ImageDraw
 
-from .draw import INK, PAPER, font
+from .draw import INK, PAPER, lettering
 from .files import write_through
 
 Color = tuple[int, int, int]
@@ -89,13 +89,15 @@ class Canvas:
 
     def text(self, x: float, y: float, words: str, size: int = 13, color: Color = INK, anchor: str = "start") -> None:
         """One line of words, its middle at height ``y``; ``anchor`` is "start", "middle" or "end"."""
-        words = words.encode("latin-1", "replace").decode("latin-1")  # the letters of Pillow's font
+
+        def paint(draw: ImageDraw.ImageDraw, s: float) -> None:
+            letters, chosen = lettering(words, round(size * s))
+            draw.text((x * s, y * s), letters, color, chosen, anchor=_ANCHORS[anchor] + "m")
+
         self._add(
             f'<text x="{x:.1f}" y="{y + size * 0.35:.1f}" font-size="{size}" fill="{_hex(color)}" '
             f'text-anchor="{anchor}">{escape(words)}</text>',
-            lambda draw, s: draw.text(
-                (x * s, y * s), words, color, font(round(size * s)), anchor=_ANCHORS[anchor] + "m"
-            ),
+            paint,
         )
 
     def _add(self, svg: str, paint: Callable[[ImageDraw.ImageDraw, float], None]) -> None:

@@ -1,7 +1,8 @@
-"""Pictures with something said on them, drawn with Pillow and the font it carries."""
+"""Pictures with something said on them, drawn with Pillow and the font it carries, or one of the system."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +17,39 @@ SMALLEST, LARGEST = 360, 800  # the drawn picture's longer side, in pixels
 MARGIN = 16
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}  # that drawings are written in
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "arial.ttf") + (
+    "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc",
+)  # fmt: skip
 
 
 def font(size: int) -> Font:
     """Pillow's own font at a height of ``size`` pixels."""
     return ImageFont.load_default(size)
+
+
+def lettering(words: str, size: int) -> tuple[str, Font]:
+    """Words and a font that has their letters: Pillow's own where it can, else one of the system.
+
+    Where no font has them, letters lose their accents, and those of other scripts become question marks.
+    """
+    own = font(size)
+    if words.isascii():
+        return words, own
+    for name in SYSTEM_FONTS:
+        try:
+            found = ImageFont.truetype(name, size)
+        except OSError:
+            continue
+        if _has_letters(found, words):
+            return words, found
+    plain = unicodedata.normalize("NFKD", words.replace("ß", "ss"))
+    return "".join(c for c in plain if not unicodedata.combining(c)).encode("ascii", "replace").decode(), own
+
+
+def _has_letters(found: ImageFont.FreeTypeFont, words: str) -> bool:
+    """Whether a font draws these letters as something else than the box for what it lacks."""
+    box = bytes(found.getmask("\uffff"))
+    return all(bytes(found.getmask(letter)) != box for letter in set(words) if not letter.isspace())
 
 
 def for_display(picture: Image.Image, smallest: int = SMALLEST, largest: int = LARGEST) -> Image.Image:
@@ -56,18 +85,20 @@ def draw_answer(picture: Image.Image, labels: Sequence[str], probs: Sequence[flo
         _draw_row(draw, y, width, label, prob, best=rank == 0)
         y += row if rank else first_row
     for line in note.splitlines():
-        draw.text((MARGIN, y + 2), fit(draw, line, width - 2 * MARGIN, font(13)), GREY, font(13))
+        words, letters = fit(draw, line, width - 2 * MARGIN, 13)
+        draw.text((MARGIN, y + 2), words, GREY, letters)
         y += small_row
     return card
 
 
 def _draw_row(draw: ImageDraw.ImageDraw, y: int, width: int, label: str, prob: float, best: bool) -> None:
     """One answer: label on the left, bar and percentage on the right."""
-    letters, color = (font(22), INK) if best else (font(15), GREY)
+    size, color = (22, INK) if best else (15, GREY)
     bar_length, percent_width = width // 4, 64
     bar_left = width - MARGIN - percent_width - bar_length
     middle = y + (18 if best else 12)
-    draw.text((MARGIN, middle), fit(draw, label, bar_left - 2 * MARGIN, letters), color, letters, anchor="lm")
+    words, letters = fit(draw, label, bar_left - 2 * MARGIN, size)
+    draw.text((MARGIN, middle), words, color, letters, anchor="lm")
     half = 5 if best else 3
     draw.rounded_rectangle((bar_left, middle - half, bar_left + bar_length, middle + half), half, RULE)
     if prob * bar_length >= 1:
@@ -76,15 +107,14 @@ def _draw_row(draw: ImageDraw.ImageDraw, y: int, width: int, label: str, prob: f
     draw.text((width - MARGIN, middle), f"{100 * prob:.1f} %", color, font(18 if best else 15), anchor="rm")
 
 
-def fit(draw: ImageDraw.ImageDraw, text: str, width: int, letters: Font) -> str:
-    """The text, or as much of its start as ``width`` pixels hold, with an ellipsis."""
-    # one line, of letters that Pillow's font has
-    text = " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")
+def fit(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> tuple[str, Font]:
+    """The text in one line, or as much of its start as ``width`` pixels hold, with an ellipsis; and a font for it."""
+    text, letters = lettering(" ".join(text.split()), size)
     if draw.textlength(text, letters) <= width:
-        return text
+        return text, letters
     while text and draw.textlength(text + "...", letters) > width:
         text = text[:-1]
-    return text.rstrip(" ,") + "..."
+    return text.rstrip(" ,") + "...", letters
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

@@ -168,11 +168,13 @@ def _write(canvas: Image.Image, sampling: SamplingPoints, size: tuple[int, int],
     draw, width = ImageDraw.Draw(canvas), canvas.width - 2 * MARGIN
     groups, taps = sampling.weights.shape
     head = f"{title + ': ' if title else ''}where block {sampling.block} of stage {sampling.stage} looks"
-    draw.text((MARGIN, 14), fit(draw, head, width, font(24)), INK, font(24))
+    words, letters = fit(draw, head, width, 24)
+    draw.text((MARGIN, 14), words, INK, letters)
     draw.text((MARGIN, 52), f"{sampling.operator}: {groups} group{'s' * (groups > 1)} of {taps} points", INK, font(16))
     draw.text((MARGIN + PANEL + GAP, 52), "a plain convolution at the same place", INK, font(16))
     for line, text in enumerate(_caption(sampling, size)):
-        draw.text((MARGIN, TOP + PANEL + 46 + 22 * line), fit(draw, text, width, font(14)), GREY, font(14))
+        words, letters = fit(draw, text, width, 14)
+        draw.text((MARGIN, TOP + PANEL + 46 + 22 * line), words, GREY, letters)
 
 
 def _caption(sampling: SamplingPoints, size: tuple[int, int]) -> tuple[str, str]:

@@ -136,6 +136,12 @@ def lost_others(error: RuntimeError) -> bool:
     return any(words in str(error).lower() for words in _GONE)
 
 
+def launched() -> int:
+    """How many processes there will be, also before they are joined."""
+    place = _place()
+    return 1 if place is None else place[1]
+
+
 def is_first_process() -> bool:
     """Whether this is the process that speaks, also before the others are joined and after they have left."""
     place = _place()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from internimage import draw
 from internimage.draw import LARGEST, SMALLEST, draw_answer, for_display, save_picture
 
 LABELS, PROBS = ("golden retriever", "Labrador"), (0.75, 0.1)
@@ -43,6 +44,23 @@ def test_bars_are_as_long_as_probabilities():
 @pytest.mark.parametrize("label", ["", "x" * 500, "日本語", "naïve café", "a\nb", "\ud800"], ids=ascii)
 def test_any_label_can_be_drawn(label):
     assert draw_answer(Image.new("RGB", (40, 40)), (label,), (1.0,), label).width >= SMALLEST
+
+
+def test_letters_that_no_font_has_lose_their_accents(monkeypatch):
+    monkeypatch.setattr(draw, "SYSTEM_FONTS", ("no such font.ttf",))
+    assert [draw.lettering(words, 13)[0] for words in ("Gänse", "Größe", "niño", "\u4e2d")] == [
+        "Ganse",
+        "Grosse",
+        "nino",
+        "?",
+    ]
+
+
+@pytest.mark.parametrize("words", ["plain", "Gänsefüße – ½", "\u4e2d"])
+def test_every_letter_is_drawn_as_itself(words):
+    letters, font = draw.lettering(words, 20)
+    box = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(letter)) != box for letter in letters.replace(" ", ""))
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

@@ -84,11 +84,11 @@ def finetune(
 
     Example: [bold]internimage finetune pictures/ --model internimage_t[/bold]
     """
-    from ..processes import is_first_process
+    from ..processes import is_first_process, launched
     from ..train.classification.finetuning import make_recipe, open_parts
 
     parts = open_parts(data, val, held_out, seed)
-    recipe = make_recipe(parts, model, data, image_size)
+    recipe = make_recipe(parts, model, data, image_size, shares=launched() * accumulation)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "dtype": dtype}
     recipe = training.overridden(recipe, {key: value for key, value in given.items() if value is not None}, set_ or [])
     folder = output or Path("runs") / f"finetune_{recipe.subject}"

@@ -249,7 +249,7 @@ def _run(
     remove_unfinished(folder)
     err = messenger()
     err.print(text(introduction(task, state, folder)))
-    for line in task.remarks:
+    for line in [*task.remarks, *remarks_on_average(recipe, state.total_steps)]:
         err.print(text(line))
     with StopOnSignal() as stop, Progress(state) as progress:
         finished = fit(state, checkpoints, [*writers(state, folder), progress], conduct, stop)
@@ -262,6 +262,17 @@ def _run(
         return 128 + stop.signal if stop.signal else 1
     _finish(task, state, weights, folder, running)
     return 0
+
+
+def remarks_on_average(recipe: ClassificationRecipe, steps: int) -> list[str]:
+    """That a run is too short for its average of the weights, which is what is written in the end."""
+    span = 1 / (1 - recipe.ema_decay)
+    if not recipe.ema_decay or recipe.ema_warmup or steps > 3 * span:
+        return []
+    return [
+        f"the average of the weights spans {span:,.0f} steps and the run has {steps:,}: initial values stay in it; add "
+        "--set ema_warmup=true, or --set ema_decay=0 for none"
+    ]
 
 
 def _final_weights(state: TrainingState) -> dict[str, Tensor]:

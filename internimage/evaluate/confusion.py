@@ -133,9 +133,8 @@ def _matrix(shares: np.ndarray, cell: int) -> Image.Image:
 def _page(matrix: Image.Image, letters: Sequence[str], cell: int, words: tuple[str, str]) -> Image.Image:
     """The matrix with its lines of words, names and frame."""
     measure = ImageDraw.Draw(Image.new("L", (1, 1)))
-    small = font(min(13, max(9, cell - 1)))
-    letters = [fit(measure, name, LONGEST_NAME, small) for name in letters]
-    band = 10 + round(max((measure.textlength(name, small) for name in letters), default=0))
+    names = [fit(measure, name, LONGEST_NAME, min(13, max(9, cell - 1))) for name in letters]
+    band = 10 + round(max((measure.textlength(name, small) for name, small in names), default=0))
     left, top = MARGIN + band, HEAD + band
     wanted = max(measure.textlength(words[0], font(18)), measure.textlength(words[1], font(13)))
     width = max(left + matrix.width, MARGIN + round(wanted)) + MARGIN
@@ -145,7 +144,7 @@ def _page(matrix: Image.Image, letters: Sequence[str], cell: int, words: tuple[s
     draw.text((MARGIN, 46), words[1], GREY, font(13), anchor="lm")
     page.paste(matrix, (left, top))
     draw.rectangle((left - 1, top - 1, left + matrix.width, top + matrix.height), outline=(200, 205, 211))
-    for index, name in enumerate(letters):
+    for index, (name, small) in enumerate(names):
         middle = index * cell + cell // 2
         draw.text((left - 6, top + middle), name, INK, small, anchor="rm")
         upright = _upright(name, small)

@@ -238,5 +238,6 @@ def smoke(recipe: ClassificationRecipe) -> ClassificationRecipe:
         batch_size=16,
         warmup_epochs=0.5,
         held_out=0.25,
+        ema_warmup=True,  # or the few steps would hardly show in the average
         dtype="float32",
     )

@@ -51,6 +51,7 @@ def finetuning_recipe(
     config: InternImageConfig | None = None,
     data: str = "",
     subject: str = "",
+    shares: int = 1,
 ) -> ClassificationRecipe:
     """The settings for a model and so many pictures to learn from; the same arguments give the same recipe.
 
@@ -74,7 +75,7 @@ def finetuning_recipe(
     - Weights that tell fewer than 1000 classes apart, such as those of the embedded model, know little of other
       pictures: nothing is frozen or slowed, the rate is 3e-3, and there are twice the epochs.
     - Pictures of up to 96 pixels, and those laid on black first, are kept in memory and changed as whole batches.
-    - L and larger compute blocks twice to save memory, as released.
+    - L and larger compute blocks twice to save memory.
 
     Args:
         model: a name of :func:`internimage.list_models`.
@@ -84,6 +85,7 @@ def finetuning_recipe(
         pretrained: where the weights are; ``pretrained_classes`` is how many classes they tell apart.
         config: of the model, where it is not quite the one of that name.
         data, subject: where the pictures lie and what they show.
+        shares: equal parts that a step is cut into, of all processes and of accumulation.
 
     Raises:
         ValueError: there is nothing to learn: fewer than two classes, or fewer pictures than classes.
@@ -95,7 +97,13 @@ def finetuning_recipe(
     amount = amount_for(pictures)
     knows_much = pretrained_classes >= MANY_CLASSES
     large = SIZES[model].channels >= SIZES["internimage_l"].channels
+    if pictures < shares:
+        raise ValueError(
+            f"{pictures} pictures are left to learn from, fewer than the {shares} parts of a step, one a process "
+            "and a micro-batch of --accumulation; start fewer processes"
+        )
     batch_size = 2 ** int(math.log2(min(MOST_AT_ONCE, max(pictures // 4, 1))))
+    batch_size = max(1, round(batch_size / shares)) * shares
     epochs = amount.epochs if knows_much else 2 * amount.epochs
     rate = 1e-4 if large else 5e-4 if knows_much else 3e-3
     return ClassificationRecipe(

@@ -18,6 +18,13 @@ _IDENTITY = ("name", "parent", "released")  # what a recipe is called, not what 
 _NONE = ("none", "null")
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _OF_MODEL = "model_changes"
+_OTHER_WORDS = {  # for what people may know by another name; what is near by letters needs none
+    "learning_rate": "lr", "wd": "weight_decay", "bs": "batch_size", "batch": "batch_size", "ema": "ema_decay",
+    "augment": "augmentation", "img_size": "image_sizes", "size": "image_sizes", "resolution": "image_sizes",
+    "warmup": "warmup_epochs", "scheduler": "schedule", "opt": "optimizer", "amp": "dtype", "precision": "dtype",
+    "smoothing": "label_smoothing", "drop_path": "drop_path_rate", "clip": "clip_grad",
+    "checkpointing": "grad_checkpointing",
+}  # fmt: skip
 _UNUSED = {"files": "augmentation", "memory": "transform"}  # how pictures are changed, which a source has no use for
 
 
@@ -101,12 +108,16 @@ def _check_key(key: str, known: Mapping[str, Any]) -> None:
     inside = [name for name in known if name.startswith(f"{key}.")]
     if inside:
         raise ValueError(f"{key} has fields of its own; set one of {', '.join(inside)}")
+    key_before, key = key, _OTHER_WORDS.get(key.lower(), key.lower())
     by_last_part = {name.rpartition(".")[2]: name for name in reversed(list(known))}  # plain names win
-    near = difflib.get_close_matches(key, known, n=1) or [
-        by_last_part[word] for word in difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1)
-    ]
+    near = [key] if key in known or any(name.startswith(f"{key}.") for name in known) else []
+    near = (
+        near
+        or difflib.get_close_matches(key, known, n=1)
+        or [by_last_part[word] for word in difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1)]
+    )
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"recipes have no {key!r}{hint}; `internimage recipes show NAME` lists all keys")
+    raise ValueError(f"recipes have no {key_before!r}{hint}; `internimage recipes show NAME` lists all keys")
 
 
 def _parse(text: str, kind: Any, key: str) -> Any:

@@ -133,7 +133,7 @@ def _legend_rows(panel: _Panel) -> Iterator[list[tuple[float, _Line]]]:
     row: list[tuple[float, _Line]] = []
     x = float(LEFT)
     for line in panel.lines:
-        width = 34 + font(13).getlength(line.words)
+        width = 34 + 1.12 * font(13).getlength(line.words)  # a browser may have a wider font
         if row and x + width > WIDTH - RIGHT:
             yield row
             row, x = [], float(LEFT)

@@ -16,7 +16,7 @@ from ..data.order import Share
 from ..data.seeds import mixed
 from ..devices import moved
 from .checkpoint import Checkpoints
-from .nan_guard import first_bad_layer
+from .nan_guard import first_bad_gradient, first_bad_layer
 from .state import TrainingState
 
 _MOST_SKIPPED = 40  # steps on end; each halves the loss scale, and by then it is below a ten-millionth
@@ -152,7 +152,7 @@ def train_step(
     if state.skipped and (not strategy.skips() or state.skipped > _MOST_SKIPPED):
         at_any_scale = f", as in the {_MOST_SKIPPED} steps before, at whatever loss scale" if strategy.skips() else ""
         what = f"the norm of the gradients is {norm}{at_any_scale}"
-        _give_up(state, what, micro_batches, share, checkpoints, buffers)
+        _give_up(state, what, micro_batches, share, checkpoints, buffers, backward=True)
     if state.average is not None:
         state.average.update(strategy.named_tensors(), state.step)
     for name, value in losses.items():
@@ -250,17 +250,20 @@ def _give_up(
     share: Share,
     checkpoints: Checkpoints,
     buffers: list[tuple[Tensor, Tensor]],
+    backward: bool = False,
 ) -> None:
     """Name the layer, save what was before this step, and stop; ``buffers`` come with their values of then.
 
-    Collective: the processes look at as many micro-batches, until one of them has found something.
+    Collective: the processes look at as many micro-batches, until one of them has found something; with ``backward``
+    at their gradients too.
     """
     layers: list[str] = []
     _put_back(buffers)  # else the statistics of a batch norm would be named for what the batch did to them
     for index, batch in enumerate(micro_batches):
-        seed_for(state, share, index)
-        found = first_bad_layer(state.strategy, state.task, moved(batch, state.processes.device))
-        layers = [name for name in state.processes.gather(found) if name]
+        for look in (first_bad_layer, first_bad_gradient) if backward else (first_bad_layer,):
+            seed_for(state, share, index)
+            found = look(state.strategy, state.task, moved(batch, state.processes.device))
+            layers = layers or [name for name in state.processes.gather(found) if name]
         if layers:
             break
     _put_back(buffers)

@@ -38,6 +38,44 @@ def first_bad_layer(strategy: Strategy, task: Task, batch: Any) -> str:
     return found[0] if found else ""
 
 
+def first_bad_gradient(strategy: Strategy, task: Task, batch: Any) -> str:
+    """Run both passes once more and name where gradients stop being finite, coming from the loss; "" where they do not.
+
+    Collective, as each process runs both passes whatever it finds. Gradients are left behind, and the run is over.
+    """
+    found: list[str] = []
+    handles = []
+    for name, module in strategy.module.named_modules():
+        called = f"the gradient of the output of {name or 'the model'!r} ({type(module).__name__})"
+
+        def look(module: Any, inputs: Any, output: Any, called: str = called) -> None:
+            def look_back(gradient: Tensor) -> None:
+                if not found and not _is_finite(gradient):
+                    found.append(called)
+
+            if isinstance(output, Tensor) and output.requires_grad:
+                output.register_hook(look_back)
+
+        handles.append(module.register_forward_hook(look))
+    try:
+        with strategy.autocast():
+            parts = task.loss(strategy.module, batch)
+        strategy.backward(sum(parts.values(), start=torch.zeros((), device=strategy.processes.device)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else _bad_gradient_of_a_parameter(strategy)
+
+
+def _bad_gradient_of_a_parameter(strategy: Strategy) -> str:
+    """The one nearest to the loss, as far as this process holds its gradient."""
+    for name, parameter in reversed(list(strategy.module.named_parameters())):
+        gradient = getattr(parameter.grad, "_local_tensor", parameter.grad)
+        if not _is_finite(gradient):
+            return f"the gradient of {name!r}"
+    return ""
+
+
 def _bad_before_any_layer(strategy: Strategy, batch: Any) -> str:
     """What this process knows to be bad without the model: its parts of the weights, its batch."""
     for name, tensor in strategy.named_tensors().items():

@@ -159,6 +159,7 @@ def _shard(path: Path) -> Part:
 
 
 def _safetensors_part(path: Path) -> tuple[Part, dict[str, str]]:
+    path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}

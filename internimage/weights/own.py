@@ -127,6 +127,7 @@ def _metadata(path: str | Path) -> dict[str, str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return file.metadata() or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 import internimage as package
 from internimage.cli.run_folder import newest_checkpoint
 from internimage.cli.training import default_workers
+from internimage.cli.training_progress import time_left
 from internimage.processes import Processes
 from internimage.train import loop
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
@@ -181,3 +183,17 @@ def test_the_script_for_a_cluster_runs_the_command_and_goes_on_after_the_time_is
     command = "python -m internimage train internimage_t_1k_224 --data 'my pictures' --seed=3 --auto-resume"
     run, after = got.out.split(f"srun --kill-on-bad-exit=1 {command}\n")
     assert "MASTER_ADDR" in run and 'if [ "$code" -eq 143 ]; then scontrol requeue "$SLURM_JOB_ID"' in after
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(90, "2 minutes left"), (7199, "120 minutes left"), (9000, "2.5 hours left"), (2e5, "2.3 days left")],
+)
+def test_the_time_left_is_told_in_units_to_think_in(seconds, words):
+    assert time_left(seconds) == words
+
+
+def test_a_line_comes_every_few_minutes_where_there_is_no_bar(internimage, monkeypatch):
+    monkeypatch.setattr("internimage.cli.training_progress._LINE_EVERY_S", 0.0)
+    got = internimage("train", "own_pictures", "--smoke", "--epochs", 1, "--output", "out")
+    assert got.code == 0 and re.search(r"step 2 of 4: loss \d.*images/s.*, 0 minutes left", got.err), got.err

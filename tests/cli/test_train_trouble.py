@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from internimage.train import loop
 from internimage.train.checkpoint import Checkpoints, read_checkpoint
@@ -121,6 +122,34 @@ def test_a_model_that_does_not_exist_is_refused_before_any_work(internimage):
     got = internimage(*SMOKE, "--set", "model=internimage_x")
     assert_one_line(got, "model is 'internimage_x', expected one of internimage_femto, ", "or timm: and a name of timm")
     assert not os.path.exists("out")
+
+
+def test_an_average_that_would_keep_the_initial_values_is_told_of(internimage):
+    short = ("--epochs", 1, "--set", "ema_decay=0.9999")
+    got = internimage(*SMOKE, *short, "--set", "ema_warmup=no")
+    said = "the average of the weights spans 10,000 steps and the run has 4: initial values stay in it"
+    assert got.code == 0 and said in " ".join(got.err.split())
+    assert "initial values" not in internimage(*SMOKE[:-1], "other", *short).err
+
+
+def test_one_picture_of_each_class_leaves_nothing_to_measure_on(internimage, tmp_path):
+    for name in ("red", "blue"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), name).save(tmp_path / "few" / name / "one.png")
+    options = ("--set", "source=files", "--batch-size", 2, "--epochs", 1, "--set", "image_sizes=64")
+    got = internimage("train", "own_pictures", "--data", tmp_path / "few", *options, "--output", "out")
+    assert got.code == 0 and "top-1" not in got.err, got.err
+
+
+def test_more_processes_than_pictures_are_refused_by_both_commands(internimage, tmp_path, monkeypatch):
+    for name in ("red", "blue"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), name).save(tmp_path / "few" / name / "one.png")
+    monkeypatch.setattr("internimage.processes.launched", lambda: 4)
+    got = internimage("finetune", tmp_path / "few", "--held-out", 0)
+    assert_one_line(got, "2 pictures are left to learn from, fewer than the 4 parts of a step")
+    got = internimage("train", "own_pictures", "--data", tmp_path / "few", "--batch-size", 4, "--output", "out")
+    assert_one_line(got, "2 pictures do not fill a step of batch_size 4; take 2 or fewer")
 
 
 def test_float16_wants_a_card(internimage):

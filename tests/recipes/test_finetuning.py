@@ -42,6 +42,13 @@ def test_an_epoch_has_four_steps_or_as_many_as_pictures(pictures):
     assert got.min_lr <= got.lr and got.warmup_lr <= got.lr and 0 <= got.ema_decay < 1
 
 
+def test_a_step_is_shared_out_evenly_over_processes():
+    for shares in (2, 3, 16):
+        assert recipe(100, shares=shares).batch_size % shares == 0
+    with pytest.raises(ValueError, match="2 pictures are left to learn from, fewer than the 3 parts of a step"):
+        recipe(2, shares=3)
+
+
 def test_few_pictures_forget_less_and_are_changed_less():
     few, many = recipe(100), recipe(100_000)
     assert few.frozen_levels == (0, 1) and few.layer_decay < many.layer_decay and few.epochs > many.epochs

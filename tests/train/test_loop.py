@@ -176,10 +176,22 @@ def test_the_layer_where_it_began_is_named(tmp_path, spoil, named):
         fit(state, Checkpoints(tmp_path), [])
 
 
+def test_the_layer_is_named_whose_gradient_is_not_finite_where_the_loss_is(tmp_path):
+    """As where a root is taken of zero."""
+    state = state_of()
+
+    def root_of_nothing(module, inputs, output):
+        return output + (output - output.detach()).square().sum(1, keepdim=True).sqrt()
+
+    state.strategy.module[1].register_forward_hook(root_of_nothing)
+    with pytest.raises(FloatingPointError, match=r"gradient of the output of '0' \(Linear\)"):
+        fit(state, Checkpoints(tmp_path), [])
+
+
 def test_gradients_that_are_not_finite_end_the_run_before_the_step(tmp_path):
     state = state_of()
     state.strategy.module[3].weight.register_hook(lambda grad: grad * math.nan)
-    with pytest.raises(FloatingPointError, match="the norm of the gradients is nan at step 1"):
+    with pytest.raises(FloatingPointError, match="the norm of the gradients is nan at step 1, first in .*'3.weight'"):
         fit(state, Checkpoints(tmp_path), [])
     assert all(value.isfinite().all() for value in full_weights(state, "model").values())
 

@@ -88,8 +88,13 @@ def _by_position(opened: Pictures, data: str) -> PictureDataset:
     return opened
 
 
-def make_recipe(parts: Parts, model: str | None, data: str, image_size: int | None = None) -> ClassificationRecipe:
+def make_recipe(
+    parts: Parts, model: str | None, data: str, image_size: int | None = None, shares: int = 1
+) -> ClassificationRecipe:
     """The recipe for these pictures and a model to start from: a name or a file; None is the embedded one.
+
+    Args:
+        shares: parts that a step is cut into; its batch is a multiple of them.
 
     Raises:
         ValueError: there is no such model, or nothing to learn.
@@ -112,6 +117,7 @@ def make_recipe(parts: Parts, model: str | None, data: str, image_size: int | No
         config=config,
         data=data,
         subject=subject_of(data),
+        shares=shares,
     )
     if names == base.class_names:  # more of the same: what the classifier knows is kept
         recipe = replace(recipe, head_start="pretrained", head_init_scale=1.0)

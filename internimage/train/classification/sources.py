@@ -113,7 +113,7 @@ def open_parts(recipe: ClassificationRecipe, reading: Reading) -> tuple[Pictures
     if isinstance(whole, Shards) or not recipe.held_out:
         return whole, None  # shards are read in their own order: measure on others, with --val
     mine, apart = stratified_split(whole.labels, recipe.held_out, recipe.seed)
-    return subset(whole, mine), subset(whole, apart)
+    return subset(whole, mine), subset(whole, apart) if len(apart) else None
 
 
 def open_measured(data: str, class_names: Sequence[str]) -> Pictures:

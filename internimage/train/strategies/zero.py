@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -52,6 +53,8 @@ class Zero:
         """See :class:`~internimage.train.strategies.base.Strategy`."""
         self.scale = LossScale() if recipe.dtype == "float16" else None
         deepspeed = _imported(self.processes.device)
+        # names that DeepSpeed calls PyTorch by; the successors of some are younger than the oldest torch we take
+        warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
         join_alone(self.processes)
         os.environ.setdefault("LOCAL_RANK", str(self.processes.local_rank))  # of a launcher; alone there is none
         deepspeed.init_distributed(dist_backend=dist.get_backend())
