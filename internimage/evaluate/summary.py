@@ -41,7 +41,7 @@ def summary_of(scores: Scores, classifier: Classifier, data: Data, where: str, p
             "pictures a second": f"{scores.images_per_s:,.1f}",
             "by the model alone": f"{scores.model_images_per_s:,.1f}",
         },
-        data={"where": where, "pictures": f"{len(data):,}", "classes": f"{len(data.class_names):,}"},
+        data={"where": where, "pictures": f"{len(data):,}{_left_out(scores)}", "classes": f"{len(data.class_names):,}"},
         settings={
             "input": f"{size} x {size}, {_framing(classifier)}",
             "device": str(classifier.device),
@@ -50,6 +50,11 @@ def summary_of(scores: Scores, classifier: Classifier, data: Data, where: str, p
         },
         unreadable=scores.unreadable,
     )
+
+
+def _left_out(scores: Scores) -> str:
+    count = len(scores.unreadable)
+    return f", of which {count:,} cannot be read" if count else ""
 
 
 def worst_mistakes(scores: Scores, data: Data, limit: int = _MISTAKES) -> list[ShownMistake]:

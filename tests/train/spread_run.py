@@ -53,8 +53,9 @@ class Noise:
 
     fingerprint, steps_per_epoch, score = "noise", STEPS, "top1"
 
-    def __init__(self, batch_norm: bool = False, bad_step: int = -1) -> None:
-        self.batch_norm, self.bad_step = batch_norm, bad_step
+    def __init__(self, batch_norm: bool = False, bad_step: int = -1, bad_gradient: int = -1) -> None:
+        self.batch_norm, self.bad_step, self.bad_gradient = batch_norm, bad_step, bad_gradient
+        self.roots = False
 
     def make_model(self) -> nn.Module:
         torch.manual_seed(0)
@@ -80,6 +81,7 @@ class Noise:
         for step in range(first_step, last_step):
             with seeded(step):
                 images, targets = torch.randn(BATCH, 3, 32, 32), torch.randint(3, (BATCH,))
+            self.roots = step == self.bad_gradient and share.rank == share.world_size - 1
             for micro in range(share.accumulation):
                 part = slice(share.number(micro) * size, (share.number(micro) + 1) * size)
                 spoiled = step == self.bad_step and share.rank == share.world_size - 1
@@ -89,7 +91,9 @@ class Noise:
         return len(batch[1])
 
     def loss(self, model: nn.Module, batch) -> dict[str, Tensor]:
-        return {"cross_entropy": F.cross_entropy(model(batch[0]).float(), batch[1])}
+        logits = model(batch[0]).float()
+        root = (logits - logits.detach()).square().sum().sqrt() if self.roots else 0.0  # of zero: its slope is none
+        return {"cross_entropy": F.cross_entropy(logits, batch[1]) + root}
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, processes: Processes) -> dict[str, float]:
@@ -128,7 +132,7 @@ def held(state: TrainingState) -> dict[str, object]:
 
 def run(folder: Path, request: dict) -> None:
     processes = started_processes(DEVICE)
-    task = Noise(request.get("batch_norm", False), request.get("bad_step", -1))
+    task = Noise(request.get("batch_norm", False), request.get("bad_step", -1), request.get("bad_gradient", -1))
     folder_of_checkpoints = folder / request["name"]
     options = {name: request.get(name, False) for name in ("offload", "compile")}
     strategy = make_strategy(request["strategy"], processes, **options)

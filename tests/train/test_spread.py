@@ -72,6 +72,7 @@ def runs(tmp_path_factory) -> Path:
     requests += [begun(s, name=f"{s}_accumulated", accumulation=2) for s in SPREAD]
     requests += [resumed(strategy, before) for strategy, before in EXCHANGED if strategy != "single"]
     requests += [begun(s, name=f"{s}_spoiled", accumulation=2, bad_step=2) for s in SPREAD]
+    requests += [begun(s, name=f"{s}_rooted", accumulation=2, bad_gradient=2) for s in SPREAD]
     half = {"dtype": "float16"}
     requests += [begun(s, name=f"{s}_half", loss_scale=256.0, recipe={**half, **SGD}) for s in SPREAD[1:]]
     requests += [begun(s, name=f"{s}_overflowing", loss_scale=HUGE, recipe=half) for s in SPREAD[1:]]
@@ -195,6 +196,15 @@ def test_a_bad_batch_of_one_process_is_named_by_both(runs, strategy):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", SPREAD)
+def test_a_bad_gradient_of_one_process_ends_all_and_is_named(runs, strategy):
+    for row in rows(runs / f"{strategy}_rooted"):
+        assert "the norm of the gradients is nan at step 3, first in the gradient of the output of " in row["error"]
+    saved = read_checkpoint(Checkpoints(runs / f"{strategy}_rooted").newest())
+    assert saved["step"] == 2 and all(value.isfinite().all() for value in saved["model"].values())
+
+
+@pytest.mark.slow
 def test_scores_are_those_of_the_model_that_is_saved(runs):
     """Each process has batch statistics of its own; those of the first are written."""
     folder = runs / "ddp_batch_norm"
@@ -245,7 +255,8 @@ def test_deepspeed_is_an_extra(monkeypatch):
 @pytest.mark.parametrize("strategy", ZERO)
 def test_one_process_needs_no_launcher(tmp_path, monkeypatch, strategy):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    command = ["-m", "internimage", "train", "--smoke", "--epochs", "1", "--strategy", strategy, "--output", tmp_path]
+    command = ["-m", "internimage", "train", "own_pictures", "--smoke", "--epochs", "1", "--strategy", strategy]
+    command += ["--output", tmp_path]
     done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and list(tmp_path.glob("*_smoke.safetensors")), done.stderr[-4000:]
     assert "Warning" not in done.stderr
