@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .strategies import Strategy
 from .task import Task
@@ -26,7 +26,7 @@ def first_bad_layer(strategy: Strategy, task: Task, batch: Any) -> str:
 
         def look(module: Any, inputs: Any, output: Any, name: str = name) -> None:
             if not found and not _is_finite(output):
-                found.append(f"the output of {name or 'the model'!r} ({type(module).__name__})")
+                found.append(f"the output of {_called(name, module)}")
 
         handles.append(module.register_forward_hook(look))
     try:
@@ -46,7 +46,7 @@ def first_bad_gradient(strategy: Strategy, task: Task, batch: Any) -> str:
     found: list[str] = []
     handles = []
     for name, module in strategy.module.named_modules():
-        called = f"the gradient of the output of {name or 'the model'!r} ({type(module).__name__})"
+        called = f"the gradient of the output of {_called(name, module)}"
 
         def look(module: Any, inputs: Any, output: Any, called: str = called) -> None:
             def look_back(gradient: Tensor) -> None:
@@ -64,7 +64,14 @@ def first_bad_gradient(strategy: Strategy, task: Task, batch: Any) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else _bad_gradient_of_a_parameter(strategy)
+    if any(strategy.processes.any_of(bool(found))):  # gradients of parameters are summed up by now: bad everywhere
+        return found[0] if found else ""
+    return _bad_gradient_of_a_parameter(strategy)
+
+
+def _called(name: str, module: nn.Module) -> str:
+    """A layer by its name in the model itself, of which a replicated one is the part ``module``."""
+    return f"{name.removeprefix('module').removeprefix('.') or 'the model'!r} ({type(module).__name__})"
 
 
 def _bad_gradient_of_a_parameter(strategy: Strategy) -> str:
@@ -72,7 +79,7 @@ def _bad_gradient_of_a_parameter(strategy: Strategy) -> str:
     for name, parameter in reversed(list(strategy.module.named_parameters())):
         gradient = getattr(parameter.grad, "_local_tensor", parameter.grad)
         if not _is_finite(gradient):
-            return f"the gradient of {name!r}"
+            return f"the gradient of {name.removeprefix('module.')!r}"
     return ""
 
 
