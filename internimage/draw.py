@@ -17,7 +17,8 @@ SMALLEST, LARGEST = 360, 800  # the drawn picture's longer side, in pixels
 MARGIN = 16
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}  # that drawings are written in
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "arial.ttf") + (
+SYSTEM_FONTS = (  # of Linux, macOS and Windows, the last ones for Chinese, Japanese and Korean
+    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "arial.ttf",
     "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc",
 )  # fmt: skip
 

@@ -24,8 +24,7 @@ class Progress:
         self.bar = progress_bar("training")
         self.line = self.bar.add_task("", total=state.total_steps, completed=state.step)
         self.rate, self.loss, self.last = 0.0, 0.0, time.perf_counter()
-        self.told, self.first = self.last, state.step
-        self.seconds_before = state.seconds
+        self.told, self.first, self.seconds_before = self.last, state.step, state.seconds
 
     def __enter__(self) -> Progress:
         self.bar.start()
@@ -48,8 +47,8 @@ class Progress:
             from .output import text
 
             self.told = now
-            here = (state.seconds - self.seconds_before) / max(state.step - self.first, 1)
-            left = time_left(here * (state.total_steps - state.step))
+            a_step = (state.seconds - self.seconds_before) / max(state.step - self.first, 1)
+            left = time_left(a_step * (state.total_steps - state.step))
             self.bar.console.print(text(f"step {state.step:,} of {state.total_steps:,}: {told}, {left}"))
 
     def finished_epoch(self, state: TrainingState) -> None:

@@ -152,8 +152,8 @@ _RULES: dict[str, Rule] = {
 def internimage_femto() -> ClassificationRecipe:
     """The embedded model: Fashion-MNIST, 112x112 grey pixels, 55,000 pictures trained on and 5,000 held out.
 
-    Cost: 64 epochs x 55,000 images at 112x112, 512 a step, 1.5 M parameters: 13 minutes on an H100, 4.5 hours on 2
-    cores. The first third is done at three quarters of the size.
+    Cost: 64 epochs x 55,000 images at 112x112, 512 a step, 1.5 M parameters: 13 minutes on an H100, some 4.5 hours on
+    2 cores. The first third is done at three quarters of the size.
     Ours: 95.02 % of the held-out and 94.78 % of the 10,000 test pictures, by the best average of the weights of
     ``internimage train internimage_femto --evaluate-every 4``; 94.88 % of the held-out ones by the last.
     """

@@ -110,12 +110,12 @@ def _check_key(key: str, known: Mapping[str, Any]) -> None:
         raise ValueError(f"{key} has fields of its own; set one of {', '.join(inside)}")
     key_before, key = key, _OTHER_WORDS.get(key.lower(), key.lower())
     by_last_part = {name.rpartition(".")[2]: name for name in reversed(list(known))}  # plain names win
-    near = [key] if key in known or any(name.startswith(f"{key}.") for name in known) else []
-    near = (
-        near
-        or difflib.get_close_matches(key, known, n=1)
-        or [by_last_part[word] for word in difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1)]
-    )
+    if key in known or any(name.startswith(f"{key}.") for name in known):
+        near = [key]
+    else:
+        near = difflib.get_close_matches(key, known, n=1) or [
+            by_last_part[word] for word in difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1)
+        ]
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(f"recipes have no {key_before!r}{hint}; `internimage recipes show NAME` lists all keys")
 

@@ -113,6 +113,8 @@ def test_unreadable_pictures_are_counted_and_the_exit_code_says_so(internimage, 
     got = internimage("evaluate", model, "--data", folder, "--json")
     assert got.code == 3 and got.json["pictures"] == 6 and len(got.json["unreadable"]) == 1
     assert "broken.png" in got.err and "1 of 7 could not be read" in got.err
+    internimage("evaluate", model, "--data", folder, "--report", "page.html")
+    assert "7, of which 1 cannot be read" in Path("page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -68,5 +68,8 @@ def test_names_of_either_case_and_order_as_the_last_resort():
     assert match_outputs(("B", "a"), ("a", "b", "c")).labels == (1, 0)
     by_order = match_outputs(("x", "y"), ("a", "b"))
     assert by_order.labels == (0, 1) and by_order.how == "order"
+    (remark,) = by_order.remarks(("x", "y"))
+    assert remark == "no class has a name that the model knows; taken by order: x is a ... y is b"
+    assert match_outputs(("a", "b"), ("a", "b")).remarks(("a", "b")) == []
     with pytest.raises(ValueError, match="does not know 1 of the 2 classes of the data, such as 'y'"):
         match_outputs(("a", "y"), ("a", "b"))

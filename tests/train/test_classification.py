@@ -148,7 +148,9 @@ def test_a_model_of_imagenet_22k_is_measured_on_imagenet_1k_by_its_thousand_outp
     held_out = LabelledImages(images=images, labels=torch.tensor([1, 1, 0, 1]), class_names=(ids[200], ids[3]))
     learned = LabelledImages(images=images, labels=torch.arange(4), class_names=trained_on)
     source = PicturesInMemory(chosen, learned, held_out, CPU)
-    got = ClassificationTask(chosen, source).evaluate(Stub(), ALONE)
+    made = ClassificationTask(chosen, source)
+    assert made.remarks == ["1,000 outputs of ImageNet-22K answer for the classes of ImageNet-1K"]
+    got = made.evaluate(Stub(), ALONE)
     loss = math.log(math.exp(7) + math.exp(5) + 998) - (7 * 3 + 5) / 4  # over the thousand alone
     assert got == {"top1": 75.0, "top5": 100.0, "loss": pytest.approx(loss, rel=1e-5)}
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import internimage
 from internimage.backbones import InternImage
 from internimage.layers import DCNv3, MSDeformAttn
 from internimage.models import FeatureExtractor, InternImageClassifier
-from internimage.weights import IMAGENET_1K_IN_22K, WeightsError, to_released
+from internimage.weights import IMAGENET_1K_IN_22K, WeightsError, load_weights, read_card, to_released
 from internimage.weights.released import to_hugging_face
 from tests.weights.small import FAMILIES, H, L, T, assert_same_state, classifier, randomize
 
@@ -325,3 +327,17 @@ def test_useless_sources(source, message):
 def test_modules_that_are_none_of_ours():
     with pytest.raises(WeightsError, match="no name for weight"):
         to_released(torch.nn.Linear(2, 2))
+
+
+def test_a_file_that_may_not_be_read_is_not_said_to_be_missing(tmp_path, monkeypatch):
+    """As safetensors would; who runs the tests may read everything, so that the refusal is made up."""
+    path = tmp_path / "model.safetensors"
+    save_file({"x": torch.zeros(1)}, path)
+
+    def refuse(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for read in (read_card, lambda path: load_weights(torch.nn.Linear(1, 1), path)):
+        with pytest.raises(PermissionError, match="Permission denied"):
+            read(path)
