@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import subprocess
@@ -32,13 +33,8 @@ SGD = {"optimizer": "sgd", "lr": 0.05, "clip_grad": 0.5}  # its steps are as lon
 HUGE = 2.0**30  # a scale at which gradients overflow
 BEFORE = 5  # steps before the checkpoints that are exchanged
 
-# Who goes on from whose checkpoint: everybody from its own, from that of one process and from its neighbour's; and one
-# process from everybody's. What they write is the same (below), so that the other pairs would show nothing new.
-EXCHANGED = sorted(
-    {(strategy, before) for strategy in SPREAD for before in (strategy, "single")}
-    | {("single", before) for before in SPREAD}
-    | set(zip(SPREAD, (*SPREAD[1:], SPREAD[0]), strict=True))
-)
+# Who goes on from whose checkpoint: everybody from everybody's.
+EXCHANGED = list(itertools.product(("single", *SPREAD), repeat=2))
 
 # Of what is compared here a weight begins at 0.02 or so, and biases at 0: those count as if they were that large.
 TYPICAL = 0.02
